@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO, TypedDict, TypeVar
 
 import msgspec
 from filelock import lock_descriptor
@@ -22,6 +22,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON = 1 << 24  # bytes of one value
 HINT = "choose another --out, or delete it"
 _IN_HEADERS = {"rows": int, "images": str, "settings": dict, "inputs": dict, "seconds": dict}
+_Header = TypedDict("_Header", _IN_HEADERS, total=False)
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -227,10 +228,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     """A file's header; empty if it has none, as a file that a user wrote."""
     try:
         header = parse_json(meta_path(path).read_bytes())
-        msgspec.convert(header, dict)  # somebody may have edited it
-        for name, kind in _IN_HEADERS.items():
-            if not isinstance(header.get(name, kind()), kind):
-                raise ValueError(f"{name!r} is {header[name]!r}"[:99])
+        msgspec.convert(header, _Header)  # somebody may have edited it
         return header
     except FileNotFoundError:
         return {}
@@ -241,13 +239,8 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def is_finished(file: Path) -> bool:
-    """Whether a file is there, and has a header that says how many lines it has.
-
-    Raises:
-      InbolError: if it has another number of lines.
-    """
-    rows = read_meta(file).get("rows")
-    if rows is None or not file.exists():
+    """Whether a file is there with the lines that its header counts; other lines: InbolError."""
+    if (rows := read_meta(file).get("rows")) is None or not file.exists():
         return False
     with file.open("rb") as lines:
         found = sum(1 for line in lines if line.strip())

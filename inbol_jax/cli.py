@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: every command of the package. Returns the exit code."""
     command: Command | None = None
     together = False
+    # A shell may have closed them.
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal gets escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

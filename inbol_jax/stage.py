@@ -91,14 +91,12 @@ class Stage:
         """How the file that is there was made differently; empty if it was made so."""
         if header.get("command") != self.header["command"]:
             return f"was not made by `inbol {self.header['command']}`"
-        made, now = header.get("inputs", {}), self.header["inputs"]
-        if one := min(made.keys() ^ now.keys(), default=""):  # settings of its own come with it
-            return f"was made {'with' if one in made else 'without'} --{one.replace('_', '-')}"
-        if settings := changes(header.get("settings", {}), self.header["settings"]):
-            return f"was made with {'; '.join(settings.values())}"
-        inputs = changes(made, now)
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in inputs)
-        return f"was made of another {options}, or of what has changed since" if inputs else ""
+        # An input that the other run had not, as a model, brings settings of its own.
+        inputs = changes(header.get("inputs", {}), self.header["inputs"])
+        if options := ", ".join(f"--{name.replace('_', '-')}" for name in inputs):
+            return f"was made of another {options}, or of what has changed since"
+        settings = changes(header.get("settings", {}), self.header["settings"])
+        return f"was made with {'; '.join(settings.values())}" if settings else ""
 
     def __exit__(self, *error: Any) -> None:
         if error[0] and self._writes and not (self.file.exists() and self.file.stat().st_size):

@@ -185,6 +185,12 @@ def test_who_reads_the_output_may_leave():
     assert run.returncode == 141
 
 
+def test_a_shell_may_have_closed_the_output(tmp_path):
+    command = f'"{sys.executable}" -m inbol_jax world export --n 2 --out {tmp_path}/out >&- 2>&-'
+    subprocess.run(command, shell=True, check=True)
+    assert len((tmp_path / "out/data.jsonl").read_text().splitlines()) == 2
+
+
 def test_help_loads_no_heavy_library():
     """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
     heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn grain"

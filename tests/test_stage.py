@@ -44,10 +44,9 @@ def test_a_finished_stage_is_finished_and_says_so(tmp_path, capsys):
         ({"settings": SETTINGS | {"against": ["a", "b"]}}, "no --against, and now --against a b"),
         ({"settings": SETTINGS | {"partial": True}}, "with no --partial, and now --partial: cho"),
         ({"inputs": {"data": "bbbb"}}, "was made of another --data, or of what has changed since"),
-        ({"inputs": {}}, "was made with --data: choose another --out, or delete it"),
         (
             {"inputs": INPUTS | {"model": "cc"}, "settings": SETTINGS | {"dtype": "float32"}},
-            "was made without --model: choose another",
+            "was made of another --model, or of what has changed since: choose another",
         ),
         ({"command": "other"}, "was not made by `inbol other`: choose another --out, or delete it"),
     ],

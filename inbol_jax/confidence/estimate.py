@@ -18,7 +18,7 @@ from inbol_jax.confidence.samples import (
     sampled_question,
     store_file,
 )
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
 from inbol_jax.sampling.engine_protocol import Engine
@@ -43,8 +43,6 @@ def estimate(config: ConfidenceConfig, engine: Engine) -> Path:
     """
     share = config.max_rejected
     dataset = load_dataset_folder(config.data, limit=config.limit, max_rejected=share)
-    if dataset.rejected:
-        say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)
     prompt = engine.choose_prompt(config.prompt, [dataset.file])
     # As seen from the store: the output can be moved together with the data.

@@ -1,6 +1,7 @@
 """What a model said to the questions of a dataset, judged against gold answers as it is read."""
 
 import functools
+import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -10,9 +11,8 @@ import msgspec
 from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
 from inbol_jax.confidence.confidence import proposed_answer
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
 from inbol_jax.questions import Probability
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
@@ -115,9 +115,6 @@ class Samples:
         settings = store_settings(file)
         data, images = ((file.parent / settings[name]).resolve() for name in PLACES)
         dataset = load_dataset_folder(data, images=images, max_rejected=1.0)
-        if dataset.rejected:
-            total = len(dataset.examples) + len(dataset.rejected)
-            say(f"{data}: {summarise_rejections(dataset.rejected, total)}")
         asker, store = asker_of(settings, dataset), AnswerStore(file)
         return cls(dataset.examples, asker, store, settings["n"])
 
@@ -180,6 +177,6 @@ def inputs_fingerprint(files: Sequence[Path]) -> str:
     """Of everything that is built from: the lines of stores, and the questions."""
     read: list[Path] = []
     for file in files:
-        read += sorted(file.parent.glob(f"{file.stem}*.jsonl"))
+        read += sorted(file.parent.glob(f"{glob.escape(file.stem)}*.jsonl"))
         read.append(file.parent / store_settings(file)["data"])
     return file_fingerprint(*filter(Path.is_file, read))

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from inbol_jax.data.vqa import (
     VQADataset,
     causes_of_rejection,
     load_dataset_folder,
-    refuse_same_names,
-    write_rejections,
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
@@ -55,6 +53,17 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
         return _check(config, dataset, others, stage)
 
 
+def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
+    """Raises InbolError if two datasets have one name."""
+    files: dict[str, Path] = {}
+    for dataset in datasets:
+        if other := files.get(dataset.name):
+            raise InbolError(
+                f"two datasets are called {dataset.name} ({other}, {dataset.file}); rename one"
+            )
+        files[dataset.name] = dataset.file
+
+
 def _place(path: Path, config: CheckConfig) -> str:
     return os.path.relpath(path.resolve(), config.out.resolve())
 
@@ -75,7 +84,7 @@ def _check(
     with atomic_lines(stage.file) as lines:
         lines.writelines(json_line(example.to_json()) for example in sound)
         stage.finish(len(sound), **about)
-    write_rejections(config.out, rejected, HEADER)
+    write_jsonl(config.out / REJECTED_FILE, (one.to_json() for one in rejected), HEADER)
     faults = ((example.id, fault_of_gold(example)) for example in sound)
     misjudged = [Rejection(None, id, fault) for id, fault in faults if fault]
     rows = ({"id": one.id, "reason": one.reason} for one in misjudged)

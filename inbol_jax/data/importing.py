@@ -5,7 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import atomic_lines, file_fingerprint, fingerprint, json_line
+from inbol_jax.artifacts import (
+    atomic_lines,
+    file_fingerprint,
+    fingerprint,
+    json_line,
+    write_jsonl,
+)
 from inbol_jax.data.columns import cleaned, first, named_columns
 from inbol_jax.data.config import TEXT_FILES, ImportConfig
 from inbol_jax.data.folder import Unusable
@@ -13,7 +19,7 @@ from inbol_jax.data.pictures import Pictures
 from inbol_jax.data.rows import RawRow, Rejection, make_example, record_id
 from inbol_jax.data.sets import COCO, FILE, SETS, Spec
 from inbol_jax.data.sources import Rows, joined, library_rows, text_rows
-from inbol_jax.data.vqa import DATA_FILE, stop_at_too_many, write_rejections
+from inbol_jax.data.vqa import DATA_FILE, REJECTED_FILE, report_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -93,8 +99,9 @@ def _write(config: ImportConfig, stage: Stage, images: str) -> None:
                 without_answers += not example.answers and example.answerable is None
                 lines.write(line)
         total = len(ids) + len(rejected)
-        write_rejections(folder, rejected, {"command": "import", "records": total})
-        stop_at_too_many(rejected, total, config.max_rejected, str(config.id), IMAGES)
+        listed = (one.to_json() for one in rejected)
+        write_jsonl(folder / REJECTED_FILE, listed, {"command": "import", "records": total})
+        report_rejections(rejected, total, config.max_rejected, str(config.id), IMAGES)
     about = {"prompt": spec.prompt} if spec.prompt else {}
     about |= {"images": images, "set_aside": len(rejected), "without_answers": without_answers}
     stage.finish(len(ids), **about)

@@ -4,15 +4,16 @@ Records that cannot be used are set aside with their cause; a run stops only if 
 """
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from inbol_jax.artifacts import is_finished, write_jsonl
+from inbol_jax.artifacts import is_finished
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.data.rows import RawRow, Rejection, make_example, parse_line, record_id
 from inbol_jax.errors import InbolError, printable
+from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 
 DATA_FILE = "data.jsonl"
@@ -39,7 +40,7 @@ class VQADataset:
 def load_dataset_folder(
     path: Path, *, images: Path | None = None, limit: int | None = None, max_rejected: float = 0.1
 ) -> VQADataset:
-    """Reads a dataset in the project's own layout.
+    """Reads a dataset in the project's own layout, and says which records it sets aside.
 
     The columns are those of `VQAExample`; all others go to its `extra`.
 
@@ -54,19 +55,23 @@ def load_dataset_folder(
       InbolError: if there is no such dataset, if it holds another number of lines than its header
         says, or if more records than that share cannot be used.
     """
-    path = Path(path)
-    file = path / DATA_FILE if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".jsonl":
-        raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
+    name, file = named_file(path)
     root = image_folder(file, images)
     try:
         is_finished(file)
         examples, rejected = _scan(file, root, limit)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
-    stop_at_too_many(rejected, len(examples) + len(rejected), max_rejected, file)
-    name = path.resolve().name if path.is_dir() else file.stem
+    report_rejections(rejected, len(examples) + len(rejected), max_rejected, file)
     return VQADataset(name, root, examples, rejected, file)
+
+
+def named_file(path: Path) -> tuple[str, Path]:
+    """Name and file of a dataset. Raises InbolError if there is none."""
+    file = path / DATA_FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".jsonl":
+        raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
+    return (path.resolve().name if path.is_dir() else file.stem), file
 
 
 def _scan(file: Path, root: Path, limit: int | None) -> tuple[list[VQAExample], list[Rejection]]:
@@ -96,43 +101,30 @@ def _scan(file: Path, root: Path, limit: int | None) -> tuple[list[VQAExample], 
     return examples, rejected
 
 
-def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
-    """Raises InbolError if two datasets have one name."""
-    files: dict[str, Path] = {}
-    for dataset in datasets:
-        if other := files.get(dataset.name):
-            raise InbolError(
-                f"two datasets are called {dataset.name} ({other}, {dataset.file}); rename one"
-            )
-        files[dataset.name] = dataset.file
-
-
-def stop_at_too_many(
+def report_rejections(
     rejected: Sequence[Rejection],
     total: int,
     max_rejected: float,
     source: Path | str,
     images: str = "`inbol data import --images` names the folder that paths are relative to",
 ) -> None:
-    """Raises InbolError if there are no records, or more than `max_rejected` of them rejected.
+    """Says "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (first: q3)".
 
-    `images` says what to do if it is for images that are not there.
+    `images` says what to do about images that are not there.
+
+    Raises:
+      InbolError: if there are no records, or more than `max_rejected` of them are set aside.
     """
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
-    if len(rejected) > max_rejected * total:
-        reason, *_ = next(causes_of_rejection(rejected))
-        about_images = reason.startswith(("image missing", "image outside"))
-        raise InbolError(
-            f"{source}: {summarise_rejections(rejected, total)}; at most {max_rejected:.0%} may "
-            f"be; {images if about_images else 'mend the file'}"
-        )
-
-
-def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
-    """ "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (first: q3)"."""
     causes = [f"{n} {reason} (first: {one})" for reason, n, one in causes_of_rejection(rejected)]
-    return f"{len(rejected)} of {total} set aside{': ' * bool(causes)}{', '.join(causes)}"
+    line = f"{source}: {len(rejected)} of {total} set aside: {', '.join(causes)}"
+    if len(rejected) > max_rejected * total:
+        about_images = re.match(r"\d+ image (missing|outside)", causes[0])
+        remedy = images if about_images else "mend the file"
+        raise InbolError(f"{line}; at most {max_rejected:.0%} may be; {remedy}")
+    if rejected:
+        say(line)
 
 
 def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, int, str]]:
@@ -142,10 +134,3 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
         one = first[reason]
         name = f"line {one.line}" if one.id is None else one.id
         yield reason, count, printable(", ".join(filter(None, (name, one.detail))))
-
-
-def write_rejections(
-    folder: Path, rejected: Sequence[Rejection], header: Mapping[str, Any]
-) -> None:
-    """Writes `rejected.jsonl` beside the records that were kept."""
-    write_jsonl(folder / REJECTED_FILE, (one.to_json() for one in rejected), header)

@@ -16,7 +16,9 @@ from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import ask_samples, asker_settings
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
+from inbol_jax.data.check import refuse_same_names
+from inbol_jax.data.folder import image_folder
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, named_file
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.config import EvaluateConfig
@@ -247,7 +249,7 @@ def report(
         )
     metrics = measure(predicted, tested, config.seed, seconds)
     write_json(out / "metrics.json", metrics.to_json())
-    folders = {dataset.name: dataset.root for dataset in read_datasets(config.folders)}
+    folders = {name: image_folder(file, None) for name, file in map(named_file, config.folders)}
     write_report(out, config, tested, metrics, image_folders=folders, other_tables=other_tables)
     for line in headline(metrics):
         say(line)

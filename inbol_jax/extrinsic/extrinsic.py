@@ -13,7 +13,7 @@ import inbol_jax.extrinsic.other_image
 import inbol_jax.extrinsic.unreadable  # noqa: F401
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import atomic_lines, file_fingerprint, json_line, one_writer, read_jsonl
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import audit, evidence
 from inbol_jax.extrinsic.config import ExtrinsicConfig
@@ -39,9 +39,6 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     """
     get_generators(config.generators)
     dataset = load_dataset_folder(config.data, max_rejected=config.max_rejected)
-    if dataset.rejected:
-        total = len(dataset.examples) + len(dataset.rejected)
-        say(summarise_rejections(dataset.rejected, total))
     names = "share", "seed", "generators"
     settings = {name: getattr(config, name) for name in names}
     inputs = {"data": file_fingerprint(dataset.file)}

@@ -70,8 +70,7 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     key, keys = _keys(tuple(options))
     if text in options and not _is_letter(text, letters):
         return options.index(text)
-    if "**" not in "".join(options):
-        text = text.replace("**", "")  # bold in Markdown
+    text = text if "**" in "".join(options) else text.replace("**", "")  # bold in Markdown
     for said in (text, _BEFORE.sub("", text)):
         if len(whole := key(said)) > 1 and whole in keys:  # "E. coli" is no letter
             return keys[whole]

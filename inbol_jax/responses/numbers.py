@@ -26,9 +26,8 @@ _SCALED_UNITS = {"k": 10**3} | {name: _SCALES[name] for name in ("tn", "bn", "mn
 _UNCERTAIN_UNITS = {"K", "M", "B"}  # thousands or kelvins, millions or metres
 # What makes another number of one: a fraction, a scale that is not read, a power, "no one".
 _CHANGED = re.compile(
-    r"\b(?:half|halves|quarters?|thirds?|(?:four|fif|six|seven|eigh|nin|ten|hundred)ths)\b"
-    r"|\d[\s-](?:four|fif|six|seven|eigh|nin|ten)th\b|\d\s(?-i:[kKMB]|mil|grand|score)\b"
-    r"|\b(?:\w*illions?|hundreds?|thousands?|dozens?|crores?|lakhs?|no 1)\b"
+    r"\b(?:half|quarters?|thirds?|\w*illions?|hundreds?|thousands?|dozens?|crores?|lakhs?|no 1)\b"
+    r"|\d[\s-](?:four|fif|six|seven|eigh|nin|ten)ths?\b|\d\s(?-i:[kKMB]|mil|grand|score)\b"
     r"|[\u221a\u00bc-\u00be\u2150-\u215e]|\d[\u00b2\u00b3\u00b9\u2070-\u2079\u03c0]",
     re.IGNORECASE,
 )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inbol_jax.artifacts import file_fingerprint
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import group_advantages, policy_gradient_loss
 from inbol_jax.losses.registry import register_in
@@ -73,7 +73,7 @@ def rl(config: RlConfig) -> Path:
     """
     # ---- The questions, and the model on the mesh
     reward_function(config.policy_gradient.reward)  # an unknown name is refused before all else
-    datasets = read_datasets(config)
+    datasets = [load_dataset_folder(path) for path in config.data]
     files = [dataset.file for dataset in datasets]
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, sum(len(dataset.examples) for dataset in datasets), mesh)
@@ -131,16 +131,6 @@ class Question(NamedTuple):
     def images(self) -> list[Path]:
         """The paths of its images."""
         return [self.root / name for name in self.prompted.example.images]
-
-
-def read_datasets(config: RlConfig) -> list[VQADataset]:
-    """The datasets of --data. Raises InbolError if one cannot be read."""
-    datasets = [load_dataset_folder(path) for path in config.data]
-    for dataset in datasets:
-        if dataset.rejected and is_main():
-            total = len(dataset.examples) + len(dataset.rejected)
-            say(f"{dataset.file}: {summarise_rejections(dataset.rejected, total)}")
-    return datasets
 
 
 def ask(

@@ -7,8 +7,17 @@ from store_lines import LINES, UNCAPPED, build_fails, built, line, store
 
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
+from inbol_jax.confidence.samples import inputs_fingerprint
 from inbol_jax.construction.build import FILES, build
 from inbol_jax.construction.config import BuildConfig
+
+
+def test_a_dataset_s_name_is_no_pattern(out):
+    """Of "[a]" as of any other, what is stored is part of what is built from."""
+    file = store(out, "[a]", [line("other", "cccccccccc")])
+    before = inputs_fingerprint([file])
+    file.write_text(file.read_text().replace("red", "blue"))
+    assert inputs_fingerprint([file]) != before
 
 
 def test_a_build_without_confidence(tmp_path):
@@ -32,7 +41,9 @@ def test_a_header_that_is_none(out, settings):
     header = {name: value for name, value in read_meta(file).items() if name != "settings"}
     write_json(meta_path(file), header | ({} if settings is ... else {"settings": settings}))
     fault = (
-        "cannot be read .'settings' is" if settings == [] else "not the header of a store of con"
+        "cannot be read .Expected `object`, got `array`"
+        if settings == []
+        else "not the header of a store of con"
     )
     build_fails(out, rf"train\.jsonl\.meta\.json: {fault}.*; delete")
 

@@ -53,7 +53,7 @@ def test_a_file_finds_its_images(tmp_path):
     assert load_dataset_folder(built, images=tmp_path / "set").root == tmp_path / "set"
 
     (built.parent / "idk.jsonl.meta.json").write_text('{"images": 12}')
-    with pytest.raises(InbolError, match=r"idk\.jsonl\.meta\.json: .*'images' is 12"):
+    with pytest.raises(InbolError, match=r"idk\.jsonl\.meta\.json: .*Expected .str., got .int."):
         load_dataset_folder(built)
     (built.parent / "idk.jsonl.meta.json").write_text('{"images": "nowhere"}')
     with pytest.raises(InbolError, match="nowhere: no such image folder"):
@@ -68,6 +68,16 @@ def test_an_id_is_taken_by_the_first_usable_record(tmp_path):
         Rejection(1, "q1", "question blank"),
         Rejection(4, "2", "duplicated id"),
     ]
+
+
+def test_who_ever_reads_a_dataset_says_what_it_sets_aside(tmp_path, capsys):
+    """So that no figure is of fewer questions in silence."""
+    write(tmp_path, *(row(id=i) for i in range(18)), row(id="x", question=""))
+    load_dataset_folder(tmp_path)
+    said = f"{tmp_path / 'data.jsonl'}: 1 of 19 set aside: 1 question blank (first: x)\n"
+    assert capsys.readouterr().out == said
+    load_dataset_folder(tmp_path, limit=18)
+    assert capsys.readouterr().out == ""
 
 
 def test_too_many_bad_records_stop_the_run(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 from training_data import assert_same_runs, metrics_of, weights_of
 
 from inbol_jax.artifacts import read_jsonl
+from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import group_advantages, policy_gradient_loss
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
@@ -26,7 +27,6 @@ from inbol_jax.training.rl import (
     pack,
     policy_gradient_objective,
     question_batch,
-    read_datasets,
     rl,
     sampling_function,
     with_fresh_numbers,
@@ -55,7 +55,9 @@ class Setup:
         mesh = make_mesh()
         self.checkpoint = checkpoint = load_model(config, mesh, BARE)
         self.model = checkpoint.model
-        self.questions = ask(checkpoint, read_datasets(config), config.max_new_tokens)
+        self.questions = ask(
+            checkpoint, [*map(load_dataset_folder, config.data)], config.max_new_tokens
+        )
         trainable, self.frozen = take_apart(checkpoint, config)
         objective = policy_gradient_objective(self.model, config.policy_gradient)
         program = make_program(objective, config, 3)
@@ -163,7 +165,7 @@ def test_samples_depend_on_seed_question_and_step(setup):
 
 def test_several_datasets_are_asked_as_one(questions, small_world, micro, tmp_path):
     config = config_of((small_world / "test", questions), micro.path, tmp_path)
-    datasets = read_datasets(config)
+    datasets = [*map(load_dataset_folder, config.data)]
     asked = ask(micro, datasets, 6)
     assert len(asked) == 60 + 12
     for index, (number, place) in ((0, (0, 0)), (59, (0, 59)), (60, (1, 0)), (71, (1, 11))):
