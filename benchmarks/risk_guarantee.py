@@ -3,8 +3,8 @@
     python benchmarks/risk_guarantee.py --predictions runs/demo/evaluation/predictions.jsonl
 
 Questions of validation and test in domain are dealt anew into both, 1,000 times. Each time a
-threshold is chosen on validation, for the likelihood of each model's own answer, and judged on the
-others. A promise may be broken in a share delta of the splits.
+threshold is chosen on validation, for the likelihood of each model's own answer and for a probe,
+and judged on the others. A promise may be broken in a share delta of the splits.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from inbol_jax.evaluation.policies import RULES, columns
+from inbol_jax.evaluation.policies import SCORES, columns
 from inbol_jax.evaluation.prediction import PROMPTED, VALIDATION, read_predictions
 from inbol_jax.evaluation.selective import coverage_at_risk, safe_threshold
 
@@ -35,12 +35,15 @@ class Config:
 def main(config: Config) -> None:
     predicted = [p for p in read_predictions(config.predictions) if p.model != PROMPTED]
     pooled = [p for p in predicted if p.domain in (VALIDATION, "in_domain")]
-    models = list(dict.fromkeys(p.model for p in pooled))
+    base, *trained = dict.fromkeys(p.model for p in pooled)
+    scores = {model: (model, SCORES["likelihood"]) for model in (base, *trained)}
+    if pooled[0].probe is not None:
+        scores["probe"] = base, SCORES["probe"]
     print("| model | risk | promises broken | nothing promised | answered | could be answered |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for model in models:
+    for name, (model, by) in scores.items():
         some = [p for p in pooled if p.model == model]
-        table = columns(some, RULES["likelihood"])
+        table = columns(some, by)
         score, correct = table["score"], table["correct"]
         n = config.n or sum(p.domain == VALIDATION for p in some)
         for risk in config.risks:
@@ -59,7 +62,7 @@ def main(config: Config) -> None:
             shares = [broken / config.splits, silent / config.splits, np.mean(coverage)]
             possible = coverage_at_risk(score, correct, risk)
             cells = [f"{share:.3f}" for share in (*shares, possible)]
-            print(f"| {model} | {risk:g} | {' | '.join(cells)} |", flush=True)
+            print(f"| {name} | {risk:g} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
