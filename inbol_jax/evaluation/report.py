@@ -169,11 +169,28 @@ def headline(metrics: Metrics) -> list[str]:
                     f"{name}: {model} refuses {percent(known.refr)} of the {known.n} questions "
                     f"that {base} knows, so it does little else than always refusing."
                 )
+        if last in metrics.prices:
+            sentences += _at_prices(metrics, last, domain)
     return sentences + [
         worth_of_rule(metrics.label(policy), rule, metrics.calibrations[policy])
         for rule, name in (("bias", calibrated), ("likelihood", by_likelihood))
         for policy in map(name, metrics.asked)
         if policy in metrics.calibrations
+    ]
+
+
+def _at_prices(metrics: Metrics, model: str, domain: str) -> list[str]:
+    """At which prices of a wrong answer the model is told from what needs no training."""
+    cells = metrics.prices[model][domain].items()
+    said = []
+    for verdict, word in ((1, "above"), (-1, "below")):
+        if prices := [price for price, cell in cells if cell.verdict == verdict]:
+            said.append(f"{word} it if a wrong answer costs {', '.join(prices)}")
+    if not said:
+        return []
+    return [
+        f"{DOMAIN_LABELS[domain]}: against the best of what needs no training, both with what is "
+        f"best on validation at each price, {model} is {' and '.join(said)}."
     ]
 
 

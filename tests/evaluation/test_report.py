@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,10 +19,11 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import best_baseline
+from inbol_jax.evaluation.metrics import AtPrice, best_baseline
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
 from inbol_jax.evaluation.tables import difference_table, percent, signed, summary_table
+from inbol_jax.intervals import Estimate
 from inbol_jax.pages.table import Table
 
 LINKS = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
@@ -165,6 +167,24 @@ def test_headline_says_only_what_the_intervals_allow():
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert not any("always refusing" in sentence for sentence in same)
     assert "no other model" in headline(metrics_of(base))[0]
+
+
+def test_the_headline_names_the_prices_at_which_a_model_is_told_from_the_rest():
+    metrics = MEASURED[1]
+    above, below, none = Estimate(0.2, 0.1, 0.3), Estimate(-0.2, -0.3, -0.1), Estimate(0, -0.1, 0.1)
+
+    def said(*changes):
+        cells = {f"{2**i}": AtPrice(0.0, change) for i, change in enumerate(changes)}
+        prices = metrics.prices | {"ca_dpo": dict.fromkeys(metrics.domains, cells)}
+        sentences = headline(dataclasses.replace(metrics, prices=prices))
+        return [s for s in sentences if "costs" in s]
+
+    first, _ = said(below, none, above, above)
+    assert first.startswith("In domain: against the best of what needs no training")
+    assert first.endswith(
+        "ca_dpo is above it if a wrong answer costs 4, 8 and below it if a wrong answer costs 1."
+    )
+    assert said(none, none) == []
 
 
 @pytest.mark.parametrize("known", [0.0, 0.05, 0.5])
