@@ -160,7 +160,7 @@ def make_ours(folder: Path, rows: Rows, pixels: np.ndarray) -> Callable[[], tupl
         options = CaDpoLossConfig(beta=BETA, pair_weighting="uniform", nll_coef=NLL)
         objective = ca_dpo_objective(checkpoint.model, options)
         batch |= reference_columns(checkpoint, batch)  # what a run computes once before it trains
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-6, schedule="constant"), 1000)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-6), 1000)
     step = jax.jit(make_train_step(objective, optimizer), donate_argnums=0)
     state = init_state(jax.tree.map(jnp.copy, trainable), optimizer)
 

@@ -56,10 +56,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     """
     header = read_header(config.out)
     images = config.out / header.images
-    if config.data is None:
-        dataset = load_dataset_folder(config.out / header.data, images=images)
-    else:
-        dataset = load_dataset_folder(config.data)
+    dataset = load_dataset_folder(config.out / header.data, images=images)
     rng = np.random.default_rng(config.seed)
     generated = [*read_jsonl(config.out / QUESTIONS, AuditedQuestion.from_json)]
     drawn = some(generated, rng)

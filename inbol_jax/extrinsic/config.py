@@ -46,9 +46,6 @@ class AuditConfig(Bounded):
 
     out: Path
     """Folder that `inbol extrinsic` wrote; audit.html and audit.json are added to it."""
-    data: Path | None = None
-    """Dataset whose answerable questions the generated ones are compared with. The default is the
-    dataset that they were made from."""
     samples: Annotated[int, Bounds(0, 1_000)] = 6
     """Questions shown per generator."""
     seed: Seed = 0

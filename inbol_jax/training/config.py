@@ -40,11 +40,9 @@ class OptimizerConfig(Bounded):
     """AdamW and its learning rates."""
 
     learning_rate: Annotated[float | None, Bounds(above=0)] = None
-    """Peak learning rate, reached after a warm-up of a tenth of the steps. By default: sft 3e-4,
-    dpo 2e-4, rl 3e-4 for a model that is trained whole; 2e-4, 5e-5, 1e-4 for adapters."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up: it falls by a cosine or linearly to 0, or
-    stays constant."""
+    """Peak learning rate, behind a warm-up of a tenth of the steps and before a cosine to 0. By
+    default: sft 3e-4, dpo 2e-4, rl 3e-4 for a model that is trained whole; 2e-4, 5e-5, 1e-4 for
+    adapters."""
     weight_decay: Annotated[float, Bounds(0)] = 0.0
     """Weight decay of matrices. Biases and norms have none."""
 

@@ -105,18 +105,11 @@ def optimizer_shardings(
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW for a run of `total_steps` steps: a warm-up of a tenth of them, the schedule, and
+    """AdamW for a run of `total_steps` steps: a warm-up of a tenth of them, a cosine to 0, and
     gradients clipped to a global norm of 1."""
     # A run of one step starts at the peak: with a learning rate of 0 it would do nothing.
     rise = min(max(1, round(0.1 * total_steps)), total_steps - 1)
-    peak, rest = config.learning_rate, max(total_steps - rise, 1)
-    after = {
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-        "constant": optax.constant_schedule(peak),
-    }
-    warm_up = optax.linear_schedule(0.0, peak, rise)
-    rate = optax.join_schedules([warm_up, after[config.schedule]], [rise])
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, rise, total_steps)
 
     def matrices(params: Flat) -> Any:
         return jax.tree.map(lambda p: p.ndim > 1, params)  # biases and norms have no decay
