@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inbol_jax.evaluation.prediction import Prediction, read_predictions
-from inbol_jax.questions import LETTERS, parse_metric
+from inbol_jax.questions import LETTERS
 from inbol_jax.responses.choices import choice_score
 from inbol_jax.responses.matching import CORRECT_AT
 from inbol_jax.responses.yes_no import read_yes_no
@@ -53,7 +53,7 @@ def yes_no_rows(predictions: Iterable[Prediction]) -> list[Row]:
     """A row per yes-no dataset and model."""
     answered: dict[tuple[str, str], list[tuple[str, Prediction]]] = {}
     for p in predictions:
-        if p.answers and parse_metric(p.metric)[0] == "yes_no":
+        if p.answers and p.metric == "yes_no":
             gold = read_yes_no(p.answers[0])
             if gold is not None:
                 answered.setdefault((p.dataset, p.model), []).append((gold, p))

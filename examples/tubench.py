@@ -141,12 +141,8 @@ def record(row: Row) -> Row:
 
 
 def metric_of(answer: str) -> str:
-    """The metric for a gold answer that is a yes or no, a number, or words."""
-    plain = answer.strip(" .()").lower()
-    if plain in ("yes", "no"):
-        return "yes_no"
-    is_number = plain.replace(",", "").removeprefix("-").replace(".", "", 1).isdecimal()
-    return "numeric:0" if is_number else METRICS[0]
+    """The metric for a gold answer that is a yes or no, or else a number or words."""
+    return "yes_no" if answer.strip(" .()").lower() in ("yes", "no") else METRICS[0]
 
 
 def convert(config: Config) -> Path:

@@ -1,7 +1,5 @@
 """Records in files, and what a question is beside its text: images, options, a metric."""
 
-import contextlib
-import functools
 import string
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
@@ -13,7 +11,7 @@ from inbol_jax.errors import InbolError
 
 # How responses are matched with gold answers (`responses.matching` computes them): a gold answer in
 # a sentence, the VQA soft score of ten annotators, exact match after normalisation, yes or no,
-# multiple choice, numbers with a tolerance. The first is the default.
+# multiple choice, numbers within 5%. The first is the default.
 METRICS = ("inclusion", "vqa", "exact", "yes_no", "choice", "numeric")
 
 LETTERS = string.ascii_uppercase  # of the options of a multiple-choice question
@@ -71,7 +69,7 @@ class WithOptions(Question, frozen=True, kw_only=True):
       options: what a multiple-choice question offers; at most as many as there are letters.
       source: name of the dataset that the question came from; empty if it is not known.
       split: split of that dataset; empty if it is not known.
-      metric: how responses are matched with the gold answers, as `parse_metric` reads it.
+      metric: how responses are matched with the gold answers, one of `METRICS`.
     """
 
     options: Annotated[tuple[str, ...], Meta(max_length=len(LETTERS))] = ()
@@ -90,22 +88,7 @@ def lettered(options: Sequence[str]) -> list[str]:
     return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
 
 
-@functools.cache
-def parse_metric(metric: str) -> tuple[str, float | None]:
-    """Name and option of a metric: "numeric:0.01" is ("numeric", 0.01), "vqa" is ("vqa", None).
-
-    Raises:
-      InbolError: if it is none of `METRICS`, or has an option that it does not take.
-    """
-    name, colon, option = metric.partition(":")
-    if name not in METRICS:
+def check_metric(metric: str) -> None:
+    """Raises InbolError if a metric is none of `METRICS`."""
+    if metric not in METRICS:
         raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
-    if not colon:
-        return name, None
-    with contextlib.suppress(ValueError):
-        if name == "numeric" and 0 <= (tolerance := float(option)) < 1:
-            return name, tolerance
-    raise InbolError(
-        f"metric {metric!r}: only numeric takes an option, a relative tolerance "
-        'from 0 to below 1 ("numeric:0.05")'
-    )

@@ -44,7 +44,7 @@ def records(draw):
         **{name: draw(st.integers(0, 99)) for name in ("n_correct", "n_samples")},
         **{name: tuple(draw(responses)) for name in ("correct", "incorrect", "refusal")},
         source=draw(st.text()),
-        metric=draw(st.sampled_from(["vqa", "yes_no", "numeric:0.1"])),
+        metric=draw(st.sampled_from(["vqa", "yes_no", "numeric"])),
         options=draw(TEXTS),
         generator=draw(st.none() | st.text()),
     )

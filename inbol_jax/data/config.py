@@ -10,7 +10,7 @@ import tyro
 from inbol_jax.data.sets import SETS
 from inbol_jax.defaults import Bounded, Bounds, Share
 from inbol_jax.errors import InbolError
-from inbol_jax.questions import parse_metric
+from inbol_jax.questions import check_metric
 
 # Files that --id reads, by the end of their names; a file has no splits.
 TEXT_FILES = (".csv", ".tsv", ".json", ".jsonl")
@@ -61,8 +61,8 @@ class ImportConfig(Bounded):
     with an "answer"; with options also the number of the right one, from 0 on. The default is
     "answers" or "answer"."""
     metric: str | None = None
-    """How answers are matched: inclusion, vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE.
-    The default is the set's own metric."""
+    """How answers are matched: inclusion, vqa, exact, yes_no, choice or numeric. The default is the
+    set's own metric."""
     max_rejected: Share = 0.1
     """Share of records that may be unusable; above it the import stops."""
 
@@ -94,7 +94,7 @@ class ImportConfig(Bounded):
                 'id, such as "images/{:06d}.jpg"'
             )
         if self.metric is not None:
-            parse_metric(self.metric)
+            check_metric(self.metric)
 
     @property
     def is_file(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from inbol_jax.artifacts import parse_json
 from inbol_jax.data.folder import Unusable
 from inbol_jax.errors import InbolError
-from inbol_jax.questions import LETTERS, parse_metric
+from inbol_jax.questions import LETTERS, check_metric
 from inbol_jax.records import VQAExample
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
@@ -92,7 +92,7 @@ def make_example(row: RawRow) -> VQAExample:
         row["answers"] = [a.get("answer") if isinstance(a, dict) else a for a in answers]
     try:
         example = VQAExample.from_json(row)
-        metric, _ = parse_metric(example.metric)
+        check_metric(example.metric)
     except InbolError as cause:  # places in lists are no causes of their own
         raise Unusable(re.sub(r"\[\d+\]", "[]", str(cause))) from None
     options = example.options
@@ -102,7 +102,7 @@ def make_example(row: RawRow) -> VQAExample:
         raise Unusable("option blank")
     if example.answerable and not any(answer.strip() for answer in example.answers):
         raise Unusable("answerable without answers")
-    if example.answerable and options and metric == "choice":
+    if example.answerable and options and example.metric == "choice":
         known = {*LETTERS[: len(options)].lower(), *map(_plain, options)}
         if not known & set(map(_plain, example.answers)):
             raise Unusable("answer none of the options")

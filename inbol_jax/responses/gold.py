@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-from inbol_jax.questions import parse_metric
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.vqa_accuracy import answer_key
@@ -24,11 +23,11 @@ def fault_of_gold(example: VQAExample) -> str | None:
     answers = [answer for answer in example.answers if answer.strip()]
     if example.answerable is False or not answers:
         return None
-    name, _ = parse_metric(example.metric)
-    if name == "vqa":
+    if example.metric == "vqa":
         votes = Counter(map(answer_key, answers))
         answers = [max(answers, key=lambda answer: votes[answer_key(answer)])]
     outcomes = {outcome(example, answer) for answer in answers}
     if "refused" in outcomes:
         return "gold answer reads as a refusal"
-    return _CAUSES.get(name, "gold answer does not score") if "wrong" in outcomes else None
+    cause = _CAUSES.get(example.metric, "gold answer does not score")
+    return cause if "wrong" in outcomes else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from inbol_jax.questions import METRICS, parse_metric
+from inbol_jax.questions import METRICS, check_metric
 from inbol_jax.responses.choices import choice_score
 from inbol_jax.responses.inclusion import inclusion_score
 from inbol_jax.responses.numbers import read_number
@@ -10,18 +10,14 @@ from inbol_jax.responses.vqa_accuracy import exact_score, vqa_soft_score
 from inbol_jax.responses.yes_no import yes_no_score
 
 CORRECT_AT = 0.5  # A response is correct from this score on.
+TOLERANCE = 0.05  # of numbers, relative to the gold one
 
 
-def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = 0.05) -> float:
-    """1 if the response's number is within the tolerance of a gold number, else 0.
+def numeric_score(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the response's number is within 5% of a gold number, so that only zero matches zero.
 
-    A gold answer that is no number must be matched exactly.
-
-    Args:
-      prediction: the response.
-      answers: gold answers.
-      tolerance: relative to the gold number, so that only zero matches zero. The default is that
-        of ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244).
+    A gold answer that is no number must be matched exactly. Source: ChartQA's relaxed accuracy
+    (Masry et al. 2022, arXiv 2203.10244).
     """
     number = read_number(prediction)
     texts = []
@@ -29,7 +25,7 @@ def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = 0.
         gold = read_number(answer)
         if gold is None:
             texts.append(answer)
-        elif number is not None and abs(number - gold) <= tolerance * abs(gold):
+        elif number is not None and abs(number - gold) <= TOLERANCE * abs(gold):
             return 1.0
     return exact_score(prediction, texts)
 
@@ -51,19 +47,17 @@ def score(
     options: Sequence[str] = (),
     question: str = "",
 ) -> float:
-    """The score in [0, 1] of a response under a named metric, such as "vqa" or "numeric:0.01".
+    """The score in [0, 1] of a response under a named metric, such as "vqa".
 
     Args:
       options: what the question offers, for the metric `choice`.
       question: its text, for the metric `inclusion`.
     Raises:
-      InbolError: as `parse_metric` does.
+      InbolError: if there is no such metric.
     """
-    name, tolerance = parse_metric(metric)
-    if options and name == "choice":
+    check_metric(metric)
+    if options and metric == "choice":
         return choice_score(prediction, answers, options)
-    if name == "inclusion":
+    if metric == "inclusion":
         return inclusion_score(prediction, answers, question)
-    if tolerance is not None:
-        return numeric_score(prediction, answers, tolerance)
-    return SCORERS[name](prediction, answers)
+    return SCORERS[metric](prediction, answers)

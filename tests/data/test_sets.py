@@ -194,11 +194,11 @@ def test_any_set_by_its_columns(tmp_path, read):
     ]  # fmt: skip
     options = {"id": write_hub(tmp_path / "My set", "train", rows, pictures=("pic",))}
     options |= {"split": "train", "question_column": "q", "answers_column": "gold"}
-    dataset = read(**options, image_column="pic", metric="numeric:0.1", name="a b")
+    dataset = read(**options, image_column="pic", metric="numeric", name="a b")
     assert dataset.name == "a b"
     first, second, _ = dataset.examples
     assert (first.id, first.answers, first.answerable) == ("0", ("thing 0",), True)
-    assert (first.metric, first.source, second.answerable) == ("numeric:0.1", "a b", False)
+    assert (first.metric, first.source, second.answerable) == ("numeric", "a b", False)
     assert first.extra == {"score": 0.5, "tags": ["a"]}
     with pytest.raises(InbolError, match=r"3 of 3 set aside: 3 image missing \(first: 0, the row"):
         read(**options, name="other")

@@ -20,7 +20,7 @@ NOT_SHOWN = "The dog's leash is not visible."
             "about 204",
             "correct",
         ),
-        (VQAExample("q", IMAGE, "How many?", ("200",), metric="numeric:0.01"), "204", "wrong"),
+        (VQAExample("q", IMAGE, "How many?", ("200",), metric="numeric"), "214", "wrong"),
         # Nothing is correct without gold answers, nor on Type 3, whatever annotators answered.
         (VQAExample("q", IMAGE, "Which?"), "red", "wrong"),
         (VQAExample("q", IMAGE, "Which?", TEN, answerable=False), "red", "wrong"),
