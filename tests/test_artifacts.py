@@ -261,7 +261,7 @@ def in_another_process(code, *arguments):
     """What a process says on standard error, which is nothing if it succeeds."""
     code = f"from pathlib import Path; import sys; from inbol_jax.artifacts import *; {code}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     return done.stderr.strip()
 
 

@@ -11,7 +11,13 @@ import pytest
 from PIL import Image
 from store_lines import LINES, UNCAPPED, built, store
 
-from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
+from inbol_jax.artifacts import (
+    file_fingerprint,
+    meta_path,
+    read_meta,
+    write_json,
+    write_jsonl,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import Instruction, Preference
@@ -175,6 +181,26 @@ def test_what_changed_since_the_build_is_said(tmp_path, capsys, file, change, wa
             read_data(config, kind.from_json, "line")
         assert capsys.readouterr().out.count(f"{warning} after") == 2 * warnings
         changed.write_bytes(change(changed.read_bytes()))
+
+
+def test_what_is_hashed_is_what_was_read(data, tmp_path):
+    """A file that another one replaces while it is read is neither trained on nor recorded as that
+    one."""
+    file, other = tmp_path / "instructions.jsonl", tmp_path / "other.jsonl"
+    file.write_bytes((data / "instructions.jsonl").read_bytes())
+    before = file_fingerprint(file)
+    other.write_text(file.read_text().replace('"response": "', '"response": "not '))
+
+    def parse(row):
+        if other.exists():
+            other.replace(file)
+        return Instruction.from_json(row)
+
+    images = Path(data / read_meta(data / "instructions.jsonl")["images"])
+    config = SftConfig(data=file, out=tmp_path, images=images)
+    (found,) = read_data(config, parse, "instruction")
+    assert found.fingerprint == before != file_fingerprint(file)
+    assert not any(line.response.startswith("not ") for line in found.lines)
 
 
 @pytest.mark.parametrize("change", [lambda lines: lines[:3], lambda lines: lines + lines[:1]])
