@@ -224,7 +224,7 @@ class Chaos:
                 if left and not moment and run.lasts(draw.uniform(0, 1.1) * seconds):
                     run.send(draw.randrange(stage.processes), number)
                     expected = (0, CODES[number], -number)
-                codes, text = run.wait(60 if len(expected) > 1 else 600)
+                codes, text = run.wait(600)
                 if moment and SENT in text:
                     expected = (0, CODES[number], -number)
                     self.look_for_last_step(f"{name}, {number.name} at {moment}", out, text)
