@@ -132,11 +132,11 @@ def test_results_hold_what_was_measured_over_seeds():
     }
 
 
-def test_results_hold_the_table_of_what_was_tried():
+def test_the_notes_hold_the_table_of_what_was_tried():
     """All of its rows, in their order, though not all columns."""
     table = json.loads(MEASURED[1].read_text())
     measured = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-    text = (ROOT / "docs/results.md").read_text()
+    text = (ROOT / "benchmarks/NOTES.md").read_text()
     ((columns, rows),) = tables(text.split("## Which settings of CA-DPO?")[1].split("\n## ")[0])
     assert {"T", "Type 1 accuracy", "T against IDK-IT (95% interval)"} <= {*columns}
     assert rows == [[row[name] for name in ("", *columns)] for row in measured]
