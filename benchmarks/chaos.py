@@ -254,6 +254,8 @@ class Run:
             "JAX_COMPILATION_CACHE_DIR": str(cache.resolve()),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
+            # Or else XLA sums in another order when a run is given other processors.
+            "NPROC": "1",
         }
         if processes > 1:
             with socket.socket() as free:
