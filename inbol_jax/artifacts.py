@@ -239,8 +239,13 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def is_finished(file: Path) -> bool:
-    """Whether a file is there with the lines that its header counts; other lines: InbolError."""
-    if (rows := read_meta(file).get("rows")) is None or not file.exists():
+    """Whether a file is there with as many lines as its header counts.
+
+    Raises:
+      InbolError: if it has more or fewer: it was cut, or edited.
+    """
+    rows = read_meta(file).get("rows")
+    if rows is None or not file.exists():
         return False
     with file.open("rb") as lines:
         found = sum(1 for line in lines if line.strip())
