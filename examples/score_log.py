@@ -6,12 +6,12 @@ The questions and gold answers are the dataset's. What the log lacks is counted 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
 import inbol_jax
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.vqa import load_dataset_folder
 
 
@@ -23,13 +23,18 @@ class Config:
 
 def main(config: Config) -> None:
     questions = {e.id: e.to_json() for e in load_dataset_folder(config.data).examples}
-    answers = [json.loads(line) for line in config.log.read_text(encoding="utf-8").splitlines()]
+    answers = list(read_jsonl(config.log))
     unknown = [row["id"] for row in answers if row["id"] not in questions]
     missing = questions.keys() - {row["id"] for row in answers}
     for what, ids in (("no question of the dataset", unknown), ("no answer", sorted(missing))):
         if ids:
             print(f"{what}: {len(ids)}, the first is {ids[0]}")
-    known = [questions[row["id"]] | row for row in answers if row["id"] in questions]
+    said = ("prediction", "model", "confidence")  # gold answers are the dataset's alone
+    known = [
+        questions[row["id"]] | {name: row[name] for name in said if name in row}
+        for row in answers
+        if row["id"] in questions
+    ]
     for model, domains in inbol_jax.score(known).items():
         for group, s in domains["in_domain"].items():
             if s.n:

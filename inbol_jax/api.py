@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-import shutil
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,8 +46,8 @@ class Answer:
       text: the response.
       refusal: the rule by which it refuses, such as "i do not know"; None if it answers.
       likelihood: of the whole response, in [0, 1].
-      chance_of_refusing: the probability that the first token is one of a refusal and not the best
-        other one, in [0, 1]; None for samples.
+      chance_of_refusing: P(refusals) / (P(refusals) + P(best other)) of the first token, in [0, 1],
+        before any rule that `inbol calibrate` keeps; None for samples.
     """
 
     text: str
@@ -82,13 +82,18 @@ class Model:
         max_new_tokens: int = NEW_TOKENS,
         batch_size: int = 32,
     ) -> Answer | list[Answer]:
-        """The greedy answer, or a list of them if pictures and questions are lists of one length.
+        """The greedy answer; of a list of questions a list of them, about one picture or a list of
+        as many.
 
         Raises:
           InbolError: if a picture cannot be read, or a question not be asked.
         """
         many = not isinstance(question, str)
-        pairs = [*zip(picture, question, strict=True)] if many else [(picture, question)]
+        questions = question if many else [question]
+        pictures = picture if isinstance(picture, list | tuple) else [picture] * len(questions)
+        if len(pictures) != len(questions):
+            raise InbolError(f"{len(questions)} questions about {len(pictures)} pictures")
+        pairs = [*zip(pictures, questions, strict=True)]
         with _folder(pairs) as (folder, examples), _all_asked() as set_aside:
             batches = answer_and_force(
                 self.checkpoint,
@@ -147,8 +152,13 @@ class Model:
         correct = sum(outcome(example, said.text) == "correct" for said in samples)
         return share(correct, len(samples))
 
-    def logprobs(self, picture: Picture, question: str, responses: Sequence[str]) -> np.ndarray:
+    def logprobs(
+        self, picture: Picture, question: str, responses: str | Sequence[str]
+    ) -> np.ndarray:
         """The log-probabilities of given responses, their ends included, f32[n], in nats."""
+        responses = [responses] if isinstance(responses, str) else responses
+        if not responses:
+            raise InbolError("no response is given")
         checkpoint, encoder = self.checkpoint, make_text_encoder(self.checkpoint)
         with _folder([(picture, question)]) as (folder, (example,)):
             paths, text = [folder / name for name in example.images], encoder.text(example)
@@ -200,7 +210,12 @@ def score(rows: Iterable[Mapping[str, Any]]) -> Summary:
     unnamed = {"model": "model", "dataset": "dataset", "domain": "in_domain", "images": ()}
     predictions = []
     for number, row in enumerate(rows):
-        named = unnamed | dict(row) | {"id": str(row.get("id", number))}
+        named = unnamed | dict(row)
+        named["id"] = str(number if row.get("id") is None else row["id"])
+        if isinstance(row.get("answers"), str):
+            named["answers"] = [row["answers"]]
+        if row.get("confidence") is not None:  # it may be one of numpy's numbers
+            named["confidence"] = float(row["confidence"])
         try:
             predictions.append(_prediction(named))
         except InbolError as error:
@@ -241,30 +256,30 @@ def _all_asked() -> Iterator[SetAside]:
 def _folder(
     pairs: Sequence[tuple[Picture, str]],
 ) -> Iterator[tuple[Path, list[VQAExample]]]:
-    """A folder with the pictures as files, which all that reads images reads from, and the
-    questions about them in order of their ids."""
+    """The folder that all pictures lie below as files, and the questions about them in order of
+    their ids. What is no file yet becomes one, for all that reads images reads files."""
     with tempfile.TemporaryDirectory() as name:
-        folder, examples = Path(name), []
+        root, examples = Path("/"), []
         for i, (picture, question) in enumerate(pairs):
             id = f"{i:08}"
-            _write(picture, folder / id)
-            images = () if picture is None else (id,)
+            files = () if picture is None else (_file(picture, Path(name) / id),)
+            images = tuple(os.path.relpath(file, root) for file in files)
             examples.append(VQAExample(id, images, question))
-        yield folder, examples
+        yield root, examples
 
 
-def _write(picture: Picture, file: Path) -> None:
-    """Writes a picture as a file; one from disk as it is. Nothing is lost in PNG."""
+def _file(picture: Picture, file: Path) -> Path:
+    """A picture's file: its own, or `file`, as PNG, in which nothing is lost."""
     if isinstance(picture, Path | str):
-        try:
-            shutil.copyfile(picture, file)
-        except OSError as error:
-            raise InbolError(f"{picture}: {error.strerror}") from error
-    elif picture is not None:
-        try:
-            image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-            ImageOps.exif_transpose(image).save(file, "PNG")
-        except (TypeError, ValueError, OSError, AttributeError) as error:
-            raise InbolError(
-                f"a picture is a path, a PIL image or an array u8[height, width, 3]: {error}"
-            ) from error
+        return Path(picture)
+    try:
+        image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # which PNG has not
+            image = image.convert("RGB")
+        image.save(file, "PNG")
+    except (TypeError, ValueError, OSError, AttributeError) as error:
+        raise InbolError(
+            f"a picture is a path, a PIL image or an array u8[height, width, 3]: {error}"
+        ) from error
+    return file

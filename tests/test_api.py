@@ -57,6 +57,16 @@ def test_a_picture_is_a_file_an_image_or_an_array(model, dataset):
     turned = image.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6  # which says that it is to be turned back
     assert model.ask(turned, example.question) == first
+    assert model.ask(image.convert("CMYK"), example.question).text
+
+
+def test_many_questions_are_about_one_picture_or_as_many(model, dataset):
+    example = dataset.examples[0]
+    picture = np.asarray(Image.open(dataset.root / example.images[0]).convert("RGB"))
+    first, *others = model.ask(picture, [example.question] * 3)
+    assert all(other == first for other in others)
+    with pytest.raises(InbolError, match="3 questions about 2 pictures"):
+        model.ask([picture, picture], [example.question] * 3)
 
 
 def test_given_responses_have_the_likelihood_that_they_are_answered_with(model, dataset):
@@ -66,6 +76,9 @@ def test_given_responses_have_the_likelihood_that_they_are_answered_with(model, 
     own, other = model.logprobs(picture, example.question, [said.text, "I don't know."])
     assert own == pytest.approx(np.log(said.likelihood), abs=1e-4)
     assert own > other
+    assert model.logprobs(picture, example.question, said.text) == pytest.approx(own, abs=1e-5)
+    with pytest.raises(InbolError, match="no response is given"):
+        model.logprobs(picture, example.question, [])
 
 
 def test_the_confidence_is_the_share_of_samples_that_are_correct(model, dataset):
@@ -81,7 +94,8 @@ def test_the_confidence_is_the_share_of_samples_that_are_correct(model, dataset)
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        ("none.png", "none.png: No such file"),
+        ("none.png", "question 0: .*/none.png"),
+        ("a\0b.png", "question 0: "),
         (np.zeros((2, 2, 5), np.uint8), "a picture is a path, a PIL image or an array"),
         (7, "a picture is a path, a PIL image or an array"),
     ],
@@ -98,7 +112,7 @@ def test_a_question_that_cannot_be_asked_is_named(model):
 
 
 ROWS = (
-    {"question": "Capital of France?", "answers": ["Paris"], "confidence": 0.9},
+    {"question": "Capital of France?", "answers": "Paris", "confidence": np.float32(0.9)},
     {"question": "Capital of Peru?", "answers": ["Lima"], "confidence": 0.1},
     {"question": "Capital of Zub?", "answerable": False},
 )

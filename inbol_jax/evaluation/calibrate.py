@@ -39,7 +39,7 @@ from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
 from inbol_jax.taught_refusals import refusals_of
 
-DIGITS = 4  # of a threshold
+DIGITS = 6  # of a threshold, one more than scores are kept with
 NEVER = -1e4  # bias on tokens that are not to come
 
 
@@ -99,8 +99,9 @@ def calibrate(config: CalibrateConfig) -> float:
         say(worth_of_rule(str(out), choice.rule, choice.worth))
     else:
         say(
-            f"{out}: with a probability of {1 - config.delta:.0%} at most {config.risk:.0%} of its "
-            "answers are wrong, on questions that are drawn as these were."
+            f"{out}: with a probability of {100 * (1 - config.delta):g}% at most "
+            f"{100 * config.risk:g}% of its answers are wrong, on questions that are drawn as "
+            "these were."
         )
     return choice.bias
 
@@ -119,29 +120,28 @@ def choose_rule(
     risk: float | None = None,
     delta: float = 0.1,
 ) -> Choice:
-    """The threshold of the highest value at a price of wrong answers, or with `risk` the one that
-    answers most and keeps it, see `safe_threshold`.
+    """The threshold of the highest value at a price of wrong answers, without a rule that of the
+    better one, of equal ones the first of `RULES`.
 
-    Without a rule it is that of the better one, of equal ones the first of `RULES`.
+    With `risk` it is that on the likelihood which answers most and keeps it, see `safe_threshold`:
+    what a bias makes of an answer that begins like a refusal is not known before it is asked.
 
     Raises:
       InbolError: if no threshold keeps the risk.
     """
-    names = [rule] if rule else [*RULES]
     tables = {name: columns(answers, score) for name, score in RULES.items()}
     of = {name: stakes(table, price) for name, table in tables.items()}
     if risk is None:
+        names = [rule] if rule else [*RULES]
         best = {name: best_threshold(*of[name]) for name in names}
         rule = max(names, key=lambda name: value_at(*of[name], best[name]))
-        bias = round(-best[rule], DIGITS)
+        threshold = best[rule]
     else:
-        best = _safe_thresholds({name: tables[name] for name in names}, risk, delta)
-        rule = max(best, key=lambda name: (of[name][0] <= best[name]).sum())
-        # Rounded towards refusing: what is answered was tested.
-        bias = np.ceil(-best[rule] * 10**DIGITS) / 10**DIGITS
+        rule = "likelihood"
+        threshold = _safe_threshold(tables[rule], risk, delta)
     # Greedy decoding refuses where margin + bias > 0, so the bias is minus the threshold; and
     # minus a threshold on the likelihood's score is a log-probability.
-    bias = float(bias) + 0.0  # no minus before a zero
+    bias = round(-threshold, DIGITS) + 0.0  # no minus before a zero
     (score, answered, refused), correct = of[rule], tables[rule]["correct"]
     cases, refuses = {}, of["bias"][0] > 0
     for case, refuse in (("without", refuses), ("with", score > -bias)):
@@ -152,26 +152,19 @@ def choose_rule(
     return Choice(rule, bias, worth, cases)
 
 
-def _safe_thresholds(
-    tables: Mapping[RuleName, Columns], risk: float, delta: float
-) -> dict[RuleName, float]:
-    """The thresholds of all rules that keep the risk; several share delta."""
-    delta = delta / len(tables)
+def _safe_threshold(table: Columns, risk: float, delta: float) -> float:
+    """The threshold that keeps the risk; an InbolError says what the questions do tell."""
 
-    def safe(risk: float) -> dict[RuleName, float]:
-        found = {
-            n: safe_threshold(t["score"], t["correct"], risk, delta) for n, t in tables.items()
-        }
-        return {name: threshold for name, threshold in found.items() if threshold is not None}
+    def safe(risk: float) -> float | None:
+        return safe_threshold(table["score"], table["correct"], risk, delta)
 
-    if found := safe(risk):
-        return found
-    n = len(next(iter(tables.values()))["score"])
-    kept = next((r for r in np.arange(0.01, 1, 0.01) if r > risk and safe(r)), None)
+    if (threshold := safe(risk)) is not None:
+        return threshold
+    told = next((r for r in np.arange(0.01, 1, 0.01) if r > risk and safe(r) is not None), None)
     raise InbolError(
-        f"--risk {risk:g}: {n} questions of --data do not tell that so few answers are wrong "
-        "under any threshold; give more questions"
-        + (f", or bear a risk of {kept:g}, which they do tell" if kept else "")
+        f"--risk {risk:g}: {len(table['score'])} questions of --data do not tell that so few "
+        "answers are wrong under any threshold; give more questions"
+        + (f", or bear a risk of {told:g}, which they do tell" if told else "")
     )
 
 

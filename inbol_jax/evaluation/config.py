@@ -195,8 +195,8 @@ class CalibrateConfig(Bounded):
     """What a wrong answer costs, if a correct one is worth 1: the rule has the highest value at
     that price. At 1 the value is T."""
     risk: Annotated[float | None, Bounds(above=0, below=1)] = None
-    """In place of a price, the largest share of the answers that may be wrong: the rule answers as
-    many questions as keep it."""
+    """In place of a price, the largest share of the answers that may be wrong: the threshold on the
+    likelihood answers as many questions as keep it."""
     delta: Annotated[float, Bounds(above=0, below=1)] = 0.1
     """Probability, over the questions of --data, with which the risk may be exceeded after all."""
     max_new_tokens: NumNewTokens = NEW_TOKENS
@@ -216,6 +216,8 @@ class CalibrateConfig(Bounded):
         refusals_of(self.templates)  # raises if there are none of that name
         if self.risk and self.price != 1:
             raise InbolError("--risk and --price: the rule is chosen for one of them")
+        if self.risk and self.rule == "bias":
+            raise InbolError("--risk is promised of the likelihood's rule alone; drop --rule bias")
         if self.risk is None and self.delta != 0.1:
             raise InbolError("--delta does nothing without --risk")
         if self.out is not None:

@@ -131,7 +131,7 @@ Curves = dict[str, dict[str, Curve]]  # policy or model -> domain -> curve
 
 class AtPrice(NamedTuple):
     """The mean value at a price of a wrong answer, with the threshold that is best for it on
-    validation, and for trained models its paired difference from what is best without training."""
+    validation, and for trained models its paired difference from the best without training."""
 
     value: float
     change: Estimate

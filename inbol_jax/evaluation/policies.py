@@ -113,19 +113,22 @@ def check_refusal_tokens(predictions: Sequence[Prediction], model: str) -> None:
 
 
 def columns(predictions: Sequence[Prediction], score: Score) -> Columns:
-    """`score`, `answered`, `refused` and `correct` as in `selective`, of n predictions that hold
-    forced answers, and `type`: i64[n], 1, 2 or 3; 0 for Mixed. Values are those of T."""
-    rows = [
-        (
-            # What refuses in words of its own is refused under every threshold.
-            np.inf if p.forced.outcome == "refused" else score(p),
-            user_value(p.forced.outcome, type3=p.type == 3),
-            user_value("refused", type3=p.type == 3),
-            p.forced.outcome == "correct" and p.type != 3,
-            p.type or 0,
+    """`score`, `answered`, `refused` and `correct` as in `selective`, of n predictions, by their
+    forced answers if they hold any, and `type`: i64[n], 1, 2 or 3; 0 for Mixed. Values are those of
+    T."""
+    rows = []
+    for p in predictions:
+        outcome = (p.forced or p).outcome
+        rows.append(
+            (
+                # What refuses in words of its own is refused under every threshold.
+                np.inf if outcome == "refused" else score(p),
+                user_value(outcome, type3=p.type == 3),
+                user_value("refused", type3=p.type == 3),
+                outcome == "correct" and p.type != 3,
+                p.type or 0,
+            )
         )
-        for p in predictions
-    ]
     # [n, 5], also if there is no prediction; a column each
     score, answered, refused, correct, type = np.array(rows, np.float64).reshape(-1, 5).T
     names = {"score": score, "answered": answered, "refused": refused}
@@ -138,9 +141,8 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     """
     answers: dict[tuple[str, str], list[Prediction]] = {}
     for p in predictions:
-        if p.model != PROMPTED:  # which is compared as it is
-            answers.setdefault((p.model, p.domain), []).append(p)
-    models = list(dict.fromkeys(model for model, _ in answers))
+        answers.setdefault((p.model, p.domain), []).append(p)
+    models = [m for m in dict.fromkeys(model for model, _ in answers) if m != PROMPTED]
     # {policy: (the model that it decides about, its score)}, of those that need a threshold
     base, scores, own = models[0], {}, {}
     if any(domain == VALIDATION for _, domain in answers):
@@ -209,6 +211,9 @@ def value_at_prices(
             group = name if score is SCORES["probe"] else model
             rules.setdefault(group, []).append(Rule(table[name, VALIDATION], table[name, domain]))
         trained = {model: of for model, of in rules.items() if (model, domain) in answers}
+        if (PROMPTED, domain) in answers:  # it has no threshold: what it answers has one score
+            said = (columns(answers[PROMPTED, d], lambda p: 0.0) for d in (VALIDATION, domain))
+            rules[PROMPTED] = [Rule(*said)]
         free = {base: trained.pop(base)}
         free |= {name: of for name, of in rules.items() if name not in trained}
         confidence = np.array([0.0 if p.type == 3 else p.confidence for p in asked[domain]])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inbol_jax.evaluation.metrics import AtPrice
-from inbol_jax.evaluation.selective import best_threshold, value_at
+from inbol_jax.evaluation.selective import MIN_QUESTIONS, best_threshold, value_at
 from inbol_jax.intervals import Estimate, bootstrap
 
 PRICES = (0.25, 0.5, 1, 2, 4, 8, 16)
@@ -35,20 +35,17 @@ def stakes(of: Columns, price: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.
     return of["score"], np.where(answered < 0, -price, answered), of["refused"]
 
 
-def worth(rules: Sequence[Rule], price: float) -> tuple[float, np.ndarray]:
-    """The rule and threshold of the highest value on validation.
-
-    Returns:
-      their mean value on validation, and the value of each question of test, f64[n].
-    """
+def worth(rules: Sequence[Rule], price: float) -> np.ndarray:
+    """The value of each question of test, f64[n], with the rule and threshold of the highest value
+    on validation."""
     found = []
     for rule in rules:
         columns = stakes(rule.validation, price)
         threshold = best_threshold(*columns)
         found.append((value_at(*columns, threshold), rule, threshold))
-    value, rule, threshold = max(found, key=lambda best: best[0])
+    _, rule, threshold = max(found, key=lambda best: best[0])
     score, answered, refused = stakes(rule.test, price)
-    return value, np.where(score > threshold, refused, answered)
+    return np.where(score > threshold, refused, answered)
 
 
 def at_prices(
@@ -64,22 +61,27 @@ def at_prices(
       trained: the same of trained models.
       confidence: f64[n], the base's confidence in each question, 0 for Type 3.
     Returns:
-      {name: {price: its value}}. The change is from what is best of `free` on validation at that
-      price, paired; "oracle" answers where the base's confidence makes that worth its price.
+      {name: {price: its value}}. The change is from the best of `free` at that price, paired. It is
+      the best on these very questions, which favours it. "oracle" answers where the base's
+      confidence makes that worth its price.
     """
     found: dict[str, dict[str, AtPrice]] = {}
     for price in PRICES:
         values = {name: worth(rules, price) for name, rules in free.items()}
-        rival = max(values.values(), key=lambda value: value[0])[1]  # f64[n]
+        rival = max(values.values(), key=np.mean)  # f64[n]
         _, answered, refused = stakes(next(iter(free.values()))[0].test, price)
-        # Answering gains c - price (1 - c) over a refusal, which is above 0 from this c on.
-        values["oracle"] = 0.0, np.where(confidence > price / (1 + price), answered, refused)
+        # Answering gains c - price (1 - c) over a refusal; 0.5 - 1 * 0.5 may miss 0 by rounding.
+        gains = confidence - price * (1 - confidence) > -1e-9
+        values["oracle"] = np.where(gains, answered, refused)
         values |= {name: worth(rules, price) for name, rules in trained.items()}
-        for name, (_, value) in values.items():
+        for name, value in values.items():
             change = _mean(value - rival, seed) if name in trained else Estimate()
             found.setdefault(name, {})[f"{price:g}"] = AtPrice(float(value.mean()), change)
     return found
 
 
 def _mean(values: np.ndarray, seed: int) -> Estimate:
-    return bootstrap(lambda i: float(values[i].mean()), len(values), seed=seed)
+    """The mean with its interval; none of few questions, or of changes that are all alike."""
+    found = bootstrap(lambda i: float(values[i].mean()), len(values), seed=seed)
+    tells = len(values) >= MIN_QUESTIONS and found.low != found.high
+    return found if tells else Estimate()

@@ -190,7 +190,7 @@ def _at_prices(metrics: Metrics, model: str, domain: str) -> list[str]:
         return []
     return [
         f"{DOMAIN_LABELS[domain]}: against the best of what needs no training, both with what is "
-        f"best on validation at each price, {model} is {' and '.join(said)}."
+        f"best on validation for that price, {model} is {' and '.join(said)}."
     ]
 
 

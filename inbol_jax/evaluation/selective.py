@@ -26,7 +26,7 @@ from inbol_jax.intervals import Estimate, bootstrap
 
 MIN_QUESTIONS = 20  # of fewer, a bootstrap interval is too narrow to tell two models apart
 FOLDS = 10  # of validation questions, for what a threshold is worth where it was not chosen
-STARTS = (1 / 8, 1 / 2)  # shares of the questions answered, from which `safe_threshold` walks
+STARTS = (1 / 8, 1 / 2)  # shares of what can be answered, from which `safe_threshold` walks
 
 
 def value_at(
@@ -91,9 +91,11 @@ def safe_threshold(
     from scipy.stats import binom
 
     count, wrong = map(np.cumsum, _levels(score, correct))  # up to each level
+    if not len(count):
+        return None
     # 1 of 30 answers is wrong: if one in ten of all were, as few would be with probability 0.18.
     p = binom.cdf(wrong, count, risk)
-    starts = np.searchsorted(count, np.multiply(STARTS, len(score)))
+    starts = np.searchsorted(count, np.multiply(STARTS, count[-1]))
     last, share = None, 0.0
     for start, end in itertools.pairwise([*starts, len(count)]):
         share += delta / len(STARTS)

@@ -177,7 +177,7 @@ def _price_table(metrics: Metrics, domain: str) -> Table:
     caption = (
         f"{DOMAIN_LABELS[domain]}: the mean value if a wrong answer costs more or less than a "
         "correct one is worth. ▲, ▼: a trained model above or below the best of what needs no "
-        "training at that price, picked on validation, by its paired 95% interval"
+        "training, by its paired 95% interval"
     )
     return Table(caption, ("", *(f"Price {price}" for price in prices)), rows)
 

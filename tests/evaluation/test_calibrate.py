@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_predictions import prediction
 from transformers import GenerationConfig
 
 from inbol_jax.answers import ImageHashes
@@ -20,8 +21,9 @@ from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import asking
 from inbol_jax.evaluation.asking import ask, greedy, judged_row
-from inbol_jax.evaluation.calibrate import calibrate
+from inbol_jax.evaluation.calibrate import calibrate, choose_rule
 from inbol_jax.evaluation.config import CalibrateConfig
+from inbol_jax.evaluation.prediction import Forced
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
@@ -240,9 +242,22 @@ def test_a_risk_is_promised_or_said_to_be_out_of_reach(small_world, copy, tmp_pa
     about = json.loads((tmp_path / "model/calibration.json").read_text())
     assert about["with"]["risk"] < float(told)
     assert about["with"]["refused"] < 1
-    assert (about["risk"], about["delta"]) == (float(told), 0.2)
+    assert (about["rule"], about["risk"], about["delta"]) == ("likelihood", float(told), 0.2)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"with a probability of 80% at most {float(told):.0%} of its answers are wrong" in said
+    assert f"with a probability of 80% at most {100 * float(told):g}% of its answers" in said
+
+
+def test_answers_that_are_all_but_sure_are_told_apart():
+    """Their log-probabilities differ in the fifth decimal, with which answers are kept."""
+    made = []
+    for i in range(500):
+        right = i < 300
+        logprob = -(i % 8 + 1) * 1e-5 if right else -9e-5
+        forced = Forced("a", "correct" if right else "wrong", logprob, -9.0, -9.0)
+        made.append(prediction(i, forced.outcome, forced=forced))
+    for asked in ({}, {"risk": 0.05}):
+        choice = choose_rule(made, "likelihood", **asked)
+        assert choice.cases["with"] == {"value": 0.6, "refused": 0.4, "risk": 0.0}
 
 
 @pytest.mark.parametrize("rule", ["bias", "likelihood"])
@@ -280,6 +295,7 @@ def test_an_adapter_keeps_its_rule_beside_it(rule, small_world, micro, tmp_path)
         ({"templates": "none"}, "--templates 'none': choose one of one, short"),
         ({"risk": 0.1, "price": 2.0}, "--risk and --price: the rule is chosen for one of them"),
         ({"delta": 0.2}, "--delta does nothing without --risk"),
+        ({"risk": 0.1, "rule": "bias"}, "--risk is promised of the likelihood's rule alone"),
     ],
 )
 def test_options_that_cannot_be(options, message):

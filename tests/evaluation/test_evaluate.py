@@ -432,7 +432,10 @@ def test_the_base_that_may_refuse_is_a_baseline(validated, monkeypatch):
     assert {p.question for p in said} == {"What colour?"}
     assert metrics.models[PROMPTED]["in_domain"]["all"].t == 0
     assert metrics.asked == ["base", "tuned"]
-    assert PROMPTED not in {*metrics.curves, *metrics.prices}
+    assert PROMPTED not in metrics.curves
+    # It answers "a" and "c", and refuses "b": a wrong answer to "c" costs the price.
+    at = metrics.prices[PROMPTED]["in_domain"]
+    assert at["1"].value == pytest.approx(max(0, 1 / 3))
     assert PROMPTED in (validated.out / "report.html").read_text()
     monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert evaluate(dataclasses.replace(validated, prompted=True)).models == metrics.models

@@ -21,7 +21,7 @@ from inbol_jax.evaluation.policies import (
 )
 from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, by_likelihood, calibrated
 from inbol_jax.evaluation.prices import PRICES, stakes
-from inbol_jax.evaluation.selective import aurc, auroc, best_threshold, value_at, value_curve
+from inbol_jax.evaluation.selective import aurc, auroc, value_curve
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_what_needs_no_threshold_has_its_value_at_each_price(predictions, metric
             at = {name: prices[domain][f"{price:g}"] for name, prices in metrics.prices.items()}
             assert at["always_refuse"].value == pytest.approx(refused)
             assert at["always_refuse"].change.low is None
-            known = [p.type != 3 and p.confidence > price / (1 + price) for p in some]
+            known = [p.type != 3 and p.confidence >= price / (1 + price) for p in some]
             told = [
                 value(decided(p, "x", refuse=not k), price)
                 for p, k in zip(some, known, strict=True)
@@ -263,22 +263,27 @@ def test_what_needs_no_threshold_has_its_value_at_each_price(predictions, metric
     assert metrics.prices.keys() == {*MODELS, "always_refuse", "base_threshold_probe", "oracle"}
 
 
-def test_changes_at_a_price_are_from_the_best_of_validation(predictions, metrics):
-    free = {
-        "always_refuse": [lambda p: np.inf],
-        "base_threshold_probe": [SCORES["probe"]],
-        "base": [margin, *(score for name, score in SCORES.items() if name != "probe")],
-    }
-    for price in PRICES:
-        best = []
-        for name, scores in free.items():
-            for score in scores:
-                table = stakes(columns(of(predictions, "base", VALIDATION), score), price)
-                best.append((value_at(*table, best_threshold(*table)), name))
-        here = {name: prices["in_domain"][f"{price:g}"] for name, prices in metrics.prices.items()}
-        rival = here[max(best)[1]].value
+def test_the_oracle_at_a_price_of_1_is_that_of_t(metrics):
+    for domain in metrics.domains:
+        t = metrics.models["oracle"][domain]["all"].t
+        assert metrics.prices["oracle"][domain]["1"].value == pytest.approx(t)
+
+
+def test_changes_at_a_price_are_from_the_best_that_needs_no_training(metrics):
+    free = ("base", "always_refuse", "base_threshold_probe")
+    for domain, price in itertools.product(metrics.domains, PRICES):
+        here = {name: prices[domain][f"{price:g}"] for name, prices in metrics.prices.items()}
+        best = max(here[name].value for name in free)
         for model in ("idk_it", "ca_dpo"):
             change = here[model].change
-            assert change.value == pytest.approx(here[model].value - rival)
+            assert change.value == pytest.approx(here[model].value - best)
             assert change.low <= change.value <= change.high
             assert here[model].verdict == (change.low > 0) - (change.high < 0)
+
+
+def test_a_few_questions_are_not_told_apart_at_any_price(predictions):
+    few = [p for p in predictions if p.domain == VALIDATION]
+    few += [p for p in predictions if p.domain == "in_domain" and int(p.id[1:]) < 12]
+    prices = measured(few)[1].prices["ca_dpo"]["in_domain"]
+    assert {cell.verdict for cell in prices.values()} == {0}
+    assert {cell.change.low for cell in prices.values()} == {None}

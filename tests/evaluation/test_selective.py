@@ -257,3 +257,5 @@ def test_a_few_questions_promise_no_small_risk():
     assert safe_threshold(score, correct, 0.05, 0.1) is None  # 0.95^40 = 0.13
     assert safe_threshold(score, correct, 0.2, 0.1) == 39.0
     assert safe_threshold(np.full(40, INF), correct, 0.5, 0.5) is None
+    mostly_refused = np.concatenate([score, np.full(2000, INF)])
+    assert safe_threshold(mostly_refused, np.ones(2040, bool), 0.2, 0.1) == 39.0

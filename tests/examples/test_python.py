@@ -29,7 +29,11 @@ def test_a_model_is_asked(small_world, monkeypatch, capsys):
 def test_a_log_is_scored_and_what_it_lacks_is_said(small_world, tmp_path, monkeypatch, capsys):
     dataset = load_dataset_folder(small_world / "test")
     lines = [
-        {"id": e.id, "prediction": e.answers[0] if e.answers else "I don't know."}
+        {
+            "id": e.id,
+            "prediction": e.answers[0] if e.answers else "I don't know.",
+            "answers": ["nonsense"],
+        }
         for e in dataset.examples[1:]
     ]
     log = tmp_path / "log.jsonl"
