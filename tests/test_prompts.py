@@ -84,7 +84,12 @@ def test_a_template_that_cannot_be_filled_in(prompt, message, capsys, tmp_path):
     with pytest.raises(InbolError, match=message) as error:
         Prompt(prompt)
     words = ["confidence", "--data", tmp_path, "--out", tmp_path, f"--prompt={prompt}"]
-    assert fails(capsys, main, *words) == f"error: --{error.value}\n"
+    said = (
+        "--prompt '': is empty; give it a value, or leave it out"
+        if not prompt
+        else f"--{error.value}"
+    )
+    assert fails(capsys, main, *words) == f"error: {said}\n"
 
 
 def test_a_line_break_may_be_typed():

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from inbol_jax.artifacts import is_finished
+from inbol_jax.artifacts import read_meta
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.data.rows import RawRow, Rejection, make_example, parse_line, record_id
 from inbol_jax.errors import InbolError, printable
@@ -52,17 +52,18 @@ def load_dataset_folder(
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
-      InbolError: if there is no such dataset, if it holds another number of lines than its header
-        says, or if more records than that share cannot be used.
+      InbolError: if there is no such dataset, or if more records than that share cannot be used.
     """
     name, file = named_file(path)
     root = image_folder(file, images)
     try:
-        is_finished(file)
         examples, rejected = _scan(file, root, limit)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
-    report_rejections(rejected, len(examples) + len(rejected), max_rejected, file)
+    found, rows = len(examples) + len(rejected), read_meta(file).get("rows")
+    if limit is None and rows not in (None, found):
+        say(f"Warning: {file} holds {found} lines, and by its header {rows}: it was cut or edited")
+    report_rejections(rejected, found, max_rejected, file)
     return VQADataset(name, root, examples, rejected, file)
 
 

@@ -177,8 +177,8 @@ def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys
         (("--p-true",), "--p-true is of a checkpoint"),
         (("--dtype", "bfloat16"), "--dtype is of a checkpoint"),
         (("--distributed",), "--distributed is of a checkpoint"),
-        (("--endpoint-model", ""), "--endpoint-model: the name of the endpoint's model is needed"),
-        (("--endpoint", ""), "--endpoint-model org/model-1: give --endpoint as well"),
+        (("--endpoint-model", ""), "--endpoint-model '': is empty"),
+        (("--endpoint", ""), "--endpoint '': is empty"),
     ],
 )
 def test_options_that_do_not_go_together(serve, words, tmp_path, capsys, options, message):

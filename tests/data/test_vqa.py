@@ -99,17 +99,16 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
     assert len(load_dataset_folder(tmp_path, max_rejected=0.2).rejected) == 3
 
 
-def test_a_dataset_that_was_cut_is_refused(tmp_path):
-    """A user who means it says so in the header."""
+def test_a_dataset_that_was_cut_is_told(tmp_path, capsys):
+    """It may be meant: people shorten a dataset by hand."""
     write(tmp_path, *(row(id=i) for i in range(3)))
-    write_json(meta_path(tmp_path / "data.jsonl"), {"rows": 4})
-    for limit in (None, 2):
-        with pytest.raises(
-            InbolError, match=r'data\.jsonl holds 3 lines.* header 4.*set "rows" in'
-        ):
-            load_dataset_folder(tmp_path, limit=limit)
-    write_json(meta_path(tmp_path / "data.jsonl"), {"rows": 3})
-    assert len(load_dataset_folder(tmp_path).examples) == 3
+    for rows, told in ((4, True), (3, False), (2, True)):
+        write_json(meta_path(tmp_path / "data.jsonl"), {"rows": rows})
+        assert len(load_dataset_folder(tmp_path).examples) == 3
+        said = " ".join(capsys.readouterr().out.split())
+        assert (f"data.jsonl holds 3 lines, and by its header {rows}: it was cut" in said) == told
+    assert len(load_dataset_folder(tmp_path, limit=2).examples) == 2
+    assert "header" not in capsys.readouterr().out
 
 
 def test_what_is_not_a_dataset(tmp_path):

@@ -130,7 +130,9 @@ def test_the_funnel_adds_up(made):
 
 
 def test_too_few_questions_say_so(run):
-    write(run / "extrinsic.jsonl", [*read_jsonl(run / "extrinsic.jsonl")][:5])
+    file = run / "extrinsic.jsonl"
+    write(file, [*read_jsonl(file)][:5])
+    write_json(meta_path(file), read_meta(file) | {"rows": 5})
     result = audit(AuditConfig(run))
     assert result["text"] is None
     assert "Too few questions for the shortcut test" in result["findings"][1]
