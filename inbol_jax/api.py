@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from scipy.special import expit
 
 from inbol_jax.answers import Generation
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
@@ -106,11 +107,7 @@ class Model:
                 set_aside=set_aside,
             )
             said = {example.id: answer for batch in batches for example, answer in batch}
-        # exp(-x) of a large x is infinite in numpy and an error in math.
-        found = [
-            _answer(answer.said, float(1 / (1 + np.exp(-answer.logodds))))
-            for _, answer in sorted(said.items())
-        ]
+        found = [_answer(a.said, float(expit(a.logodds))) for _, a in sorted(said.items())]
         return found if many else found[0]
 
     def sample(

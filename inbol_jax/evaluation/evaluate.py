@@ -79,10 +79,12 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     asked = about_questions(config, datasets, prompts[base])
     predicted: list[Prediction] = []
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
-    models = [*config.models, *([(PROMPTED, folder)] if config.prompted else [])]
+    prompted = [(PROMPTED, folder)] if config.prompted else []
+    models = [(base, folder), *prompted, *config.models[1:]]
     prompts[PROMPTED] = prompts[base]
     for model, place in models:
-        engine = open_engine(config, place)
+        if model != PROMPTED:  # which is the base, and that is loaded
+            engine = open_engine(config, place)
         if probe and model == base:
             add_probe(probe, engine, datasets, prompts[model], asked)
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
