@@ -265,9 +265,12 @@ def json_line(row: Mapping[str, Any]) -> str:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
     """Writes rows as they come, then the header, each atomically. Returns the number of rows.
 
-    A file without its header is not finished.
+    Raises:
+      InbolError: if a file of that name has no header: somebody else's.
     """
-    meta_path(path).unlink(missing_ok=True)
+    if path.exists() and not meta_path(path).exists():
+        raise InbolError(f"{path} was not made by `inbol`: {HINT}")
+    write_json(meta_path(path), {})  # a file whose header is empty is not finished
     number = 0
     with atomic_lines(path) as file:
         for row in rows:

@@ -204,6 +204,19 @@ def test_help_loads_no_heavy_library():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_a_machine_without_pytorch_is_not_told_so():
+    """transformers says it at its import; beside it nobody needs PyTorch here."""
+    program = (
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *of: name != 'torch' and find(name, *of) or None\n"
+    )
+    for module, said in (("transformers", True), ("inbol_jax.models.loading", False)):
+        command = [sys.executable, "-c", f"{program}import {module}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("PyTorch was not found" in done.stdout + done.stderr) == said
+
+
 def test_a_seed_out_of_range(tmp_path, capsys):
     for seed in (-1, 2**32):
         error = fails(capsys, main, "demo", "--out", tmp_path / "out", "--seed", seed)

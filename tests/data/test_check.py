@@ -1,7 +1,9 @@
 import json
+import shutil
 import zlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl
@@ -157,7 +159,7 @@ def test_a_check_that_is_killed_is_made_by_the_same_command(tmp_path, kills):
     save(tmp_path / "one/a.png", 1)
     rows_about(tmp_path / "one", "a.png")
     for _ in range(2):
-        assert kills(lambda: check(tmp_path / "one", tmp_path / "out")) == 8
+        assert kills(lambda: check(tmp_path / "one", tmp_path / "out")) == 10
         assert load_dataset_folder(tmp_path / "out").root.samefile(tmp_path / "one")
 
 
@@ -194,6 +196,19 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     assert (tmp_path / "data.jsonl").read_bytes() == before
     assert check(tmp_path, tmp_path / "out", "--against", tmp_path, tmp_path) == 2
     assert "two datasets are called" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rejected.jsonl", "gold.jsonl", "shared.jsonl"])
+def test_nobody_elses_files_are_replaced(tmp_path, capsys, name):
+    save(tmp_path / "one/a.png", 1)
+    rows_about(tmp_path / "one", "a.png")
+    other = shutil.copytree(tmp_path / "one", tmp_path / "other")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert check(tmp_path / "one", out, "--against", other) == 2
+    assert f"{name} was not made by `inbol`" in capsys.readouterr().err
+    assert (out / name).read_text() == "mine"
 
 
 def test_each_image_of_a_question_is_checked(tmp_path):

@@ -98,7 +98,7 @@ def test_an_import_gives_no_header_before_its_rows_are_whole(tmp_path, read, unk
 
 
 def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, unkvqa, kills):
-    assert kills(lambda: read(**unkvqa)) == 5
+    assert kills(lambda: read(**unkvqa)) == 6
     assert read_meta(tmp_path / "out/data/val/data.jsonl")["rows"] == 1
     (tmp_path / "out/data/foreign").mkdir()
     foreign = tmp_path / "out/data/foreign/data.jsonl"
