@@ -45,7 +45,7 @@ from inbol_jax.sharding import make_mesh
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tpu"))
-from plan import SHAPES, lower, program_devices
+from plan import SHAPES, lower, program_devices, topology_devices
 from plan import Config as PlanConfig
 from roofline import GAP, Kernel, kernels
 
@@ -120,15 +120,14 @@ class Cost(NamedTuple):
 
 def target(device: str) -> Sequence[jax.Device]:
     """The device of that name, or the chips of that topology."""
-    options = {"platform": "tpu", "topology_name": device}
-    if device == "h100":
-        options = {"platform": "cuda", "topology": "1x1x1", "target_config": H100.read_text()}
+    if device != "h100":
+        return topology_devices(device)
+    options = {"platform": "cuda", "topology": "1x1x1", "target_config": H100.read_text()}
     try:
         return topologies.get_topology_desc(**options).devices
-    except Exception as error:  # whatever a plugin raises
-        plugin = "jax[cuda12]" if device == "h100" else "libtpu"
+    except Exception as error:  # whatever the plugin raises
         reason = str(error).splitlines()[0]
-        raise InbolError(f"--device {device}: {reason} (is {plugin} installed?)") from error
+        raise InbolError(f"--device {device}: {reason} (is jax[cuda12] installed?)") from error
 
 
 def programs(models: Iterable[str]) -> dict[str, PlanConfig]:

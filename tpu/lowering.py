@@ -1,14 +1,11 @@
-"""A training step before there is anything to train: lowered on shapes, and the exchanges between
-devices in its program.
+"""A training step before there is anything to train: lowered on shapes.
 
 Nothing here allocates an array. Steps of large models are compiled for the devices at hand, or
 ahead of time for those of a topology.
 """
 
-import math
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,54 +118,3 @@ def lower_step(
     state = TrainState(scalar, trainable, opt_state, scalar)
     places = jax.tree.map(lambda x: x.sharding, state)
     return jit_step(program.train_step, places, mesh).lower(state, frozen, batch)
-
-
-class Collective(NamedTuple):
-    """One exchange between devices, such as an all-gather, with one of its results on a device."""
-
-    operation: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the result on a device, in bytes."""
-        return math.prod(self.shape) * _BYTES.get(self.dtype, 4)
-
-
-_OPERATIONS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# `%name = f32[8,16]{1,0} all-gather(...)`. An operation that is split into -start and -done has its
-# inputs before its results in a tuple.
-_LINE = re.compile(
-    rf"= (?P<shapes>\(.*?\)|\S+) (?P<operation>{'|'.join(_OPERATIONS)})(?P<start>-start)?\("
-)
-_CHANNEL = re.compile(r"channel_id=(\d+)")
-_SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
-_BYTES |= {"f64": 8, "s64": 8, "u64": 8}  # all others have 4
-
-
-def collectives(program: str) -> Iterator[Collective]:
-    """The collectives of a compiled program (`compiled.as_text()`). One in a loop comes once.
-
-    On a TPU a collective that runs beside other work stands in several fusions with the same
-    channel; it comes once as well.
-
-    The format is XLA's HLO text, no stable interface: tests/tpu/test_lowering.py notices if it
-    changes.
-    """
-    channels = set()
-    for line in program.splitlines():
-        match = _LINE.search(line)
-        if not match:
-            continue
-        if channel := _CHANNEL.search(line):
-            if channel[1] in channels:
-                continue
-            channels.add(channel[1])
-        shapes = _SHAPE.findall(match["shapes"])
-        if match["start"] and len(shapes) > 1:
-            shapes = shapes[len(shapes) // 2 :]
-        for dtype, sizes in shapes:
-            shape = tuple(int(size) for size in sizes.split(",") if size)
-            yield Collective(match["operation"], dtype, shape)

@@ -17,10 +17,13 @@ if __name__ == "__main__":
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ["JAX_PLATFORMS"] = "cpu"
 
+import contextlib
 import dataclasses
+import importlib.util
+import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,13 +34,12 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
+from hlo import Collective, collectives
 from lowering import (
-    Collective,
     abstract_batch,
     abstract_groups,
     abstract_pairs,
     abstract_variables,
-    collectives,
     image_shapes,
     lower_step,
 )
@@ -129,6 +131,7 @@ def plan(config: Config) -> int:
     hosts = len({device.process_index for device in devices})
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     where = " on each host" if mesh.size < len(devices) else ""
+    _check_heads(load_config(folder), mesh)
     say(
         f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x "
         f"{devices[0].device_kind}, {hosts} hosts; {sizes}{where}"
@@ -148,7 +151,8 @@ def plan(config: Config) -> int:
     of_room = f", of {room} GiB" if room else ""
     amounts = f"{_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
     say(f"memory per chip: {amounts}{of_room}")
-    for line in traffic(collectives(compiled.as_text())):
+    trips = config.answer - 1  # of the loop that decodes; all others are known
+    for line in traffic(collectives(compiled.as_text(), trips), mesh.shape):
         say(line)
     say(f"compiled in {time.monotonic() - start:.0f} s: fits")
     return 0
@@ -156,12 +160,45 @@ def plan(config: Config) -> int:
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
     """The chips of a TPU topology. Raises InbolError if it is not known, or without libtpu."""
+    if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
+        raise InbolError("compiling for TPUs takes libtpu, also without a TPU: pip install libtpu")
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        with _quiet():
+            return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
-        raise InbolError(
-            f"--topology {name}: {str(error).splitlines()[0]} (is libtpu installed?)"
-        ) from error
+        raise InbolError(f"--topology {name}: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps from the screen what libtpu itself writes as it starts: it misses a TPU.
+
+    What goes wrong it raises as well. Should it end the process, nothing is lost but its reason.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _check_heads(model: ModelConfig, mesh: Mesh) -> None:
+    """Says so if the axis tensor would split single heads.
+
+    Their halves are then put together again around every attention, each with permutations.
+    """
+    heads, of_keys, tensor = model.text.num_heads, model.text.num_kv_heads, mesh.shape["tensor"]
+    if heads % tensor or of_keys % tensor:
+        common = math.gcd(heads, of_keys)
+        good = [str(n) for n in range(1, common + 1) if common % n == 0]
+        say(
+            f"tensor {tensor} cuts through heads, of which there are {heads}, and {of_keys} of "
+            f"keys: choose {', '.join(good)}, and more along fsdp or data"
+        )
 
 
 def program_devices(
@@ -262,14 +299,23 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def traffic(exchanges: Iterable[Collective]) -> list[str]:
-    """A line per kind of exchange: how many there are, and the size of their results per chip."""
-    sizes: dict[str, list[int]] = defaultdict(list)
+def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[str]:
+    """A line per kind of exchange and axes of the mesh: how often it runs, and what a chip receives
+    by it.
+
+    Args:
+      sizes: of the mesh's axes.
+    """
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    received: dict[tuple[str, str], float] = defaultdict(float)
     for exchange in exchanges:
-        sizes[exchange.operation].append(exchange.nbytes)
+        kind = exchange.operation, exchange.axes(sizes)
+        counts[kind] += exchange.count
+        received[kind] += exchange.count * exchange.received
     return [
-        f"{operation}: {len(some)} in the program, {_gib(sum(some))} per chip"
-        for operation, some in sorted(sizes.items())
+        f"{operation} along {axes}: {counts[operation, axes]:,} per step, "
+        f"{_gib(received[operation, axes])} received per chip"
+        for operation, axes in sorted(counts)
     ]
 
 

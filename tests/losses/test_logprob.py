@@ -281,7 +281,7 @@ import math
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from inbol_jax.losses import token_logprobs
-from lowering import collectives
+from hlo import collectives
 
 rows, length, width, vocabulary, chunk = 8, 13, 16, 64, 4
 random = np.random.default_rng(0)

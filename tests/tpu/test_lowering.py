@@ -11,7 +11,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
-from lowering import abstract_pairs, abstract_variables, collectives, lower_step
+from hlo import collectives
+from lowering import abstract_pairs, abstract_variables, lower_step
 from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava
@@ -22,26 +23,6 @@ from inbol_jax.sharding import RULES, make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective
 from inbol_jax.training.config import DpoConfig
 from inbol_jax.training.step import make_program
-
-TEXT = """
-  %all-gather.1 = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
-  %all-reduce.3 = (f32[], bf16[8,4]{1,0}) all-reduce(%a, %b), to_apply=%add
-  ROOT %x = f32[8]{0} add(%all-gather.1, %all-reduce.3)
-  %s = (bf16[4,4]{1,0:T(8,128)}, bf16[8,4]{1,0:T(8,128)(2,1)}) all-gather-start(%p), dimensions={0}
-  %d = bf16[8,4]{1,0} all-gather-done(%s)
-  %again = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
-"""
-
-
-def test_collectives_are_read_from_the_text():
-    found = list(collectives(TEXT))
-    assert found == [
-        ("all-gather", "f32", (32, 48)),
-        ("all-reduce", "f32", ()),
-        ("all-reduce", "bf16", (8, 4)),
-        ("all-gather", "bf16", (8, 4)),
-    ]
-    assert found[-1].nbytes == 64
 
 
 def distinct(config):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import plan
 import pytest
+from hlo import Collective
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.families import load_config
@@ -125,6 +126,41 @@ def test_an_option_that_the_stage_does_not_use_is_refused(stage, options):
     option = next(iter(options)).replace("_", "-")
     with pytest.raises(InbolError, match=f"--{option} does nothing for {stage}"):
         plan.Config(stage, **options)
+
+
+def test_a_mesh_that_cuts_through_heads_is_told(capsys):
+    """SmolVLM-256M has 9 heads, of which 3 are of keys."""
+    model = load_config(plan.SHAPES / "smolvlm-256m")
+    for tensor in (1, 3):
+        plan._check_heads(model, SimpleNamespace(shape={"tensor": tensor}))
+    assert capsys.readouterr().out == ""
+    plan._check_heads(model, SimpleNamespace(shape={"tensor": 2}))
+    assert "tensor 2 cuts through heads" in (told := capsys.readouterr().out)
+    assert "choose 1, 3," in told
+
+
+def test_exchanges_are_summed_by_kind_and_axis():
+    ring = Collective("collective-permute", "bf16", (2**28,), (0, 1), 31)
+    gathers = [Collective("all-gather", "bf16", (2**29,), (0, 2))] * 2
+    lines = plan.traffic([ring, *gathers], {"data": 2, "fsdp": 2, "tensor": 2})
+    assert lines == [
+        "all-gather along fsdp: 2 per step, 1.00 GiB received per chip",
+        "collective-permute along tensor: 31 per step, 15.50 GiB received per chip",
+    ]
+
+
+def test_without_libtpu_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    with pytest.raises(InbolError, match="pip install libtpu"):
+        plan.topology_devices("v5e:2x2")
+
+
+def test_what_libtpu_itself_writes_stays_away(capfd):
+    with plan._quiet():
+        os.write(2, b"no TPU here")
+    os.write(2, b"an error")
+    assert capfd.readouterr().err == "an error"
 
 
 def test_shapes_of_known_models_lie_beside_it():

@@ -1,0 +1,74 @@
+"""What is read from the text of compiled programs; that the format is still XLA's, see
+test_lowering.py.
+"""
+
+import pytest
+from hlo import Collective, collectives, moved, runs
+
+TEXT = """
+HloModule step
+
+%body (s: (f32[32])) -> (f32[32]) {
+  %s = (f32[32]{0}) parameter(0)
+  %x = f32[32]{0} get-tuple-element(%s), index=0
+  %y = f32[32]{0} all-reduce(%x), channel_id=4, replica_groups=[4,2]<=[8], to_apply=%add
+  ROOT %t = (f32[32]{0}) tuple(%y)
+}
+
+%async (p: bf16[8,48]) -> bf16[32,48] {
+  %p = bf16[8,48]{1,0} parameter(0)
+  ROOT %g = bf16[32,48]{1,0} all-gather(%p), channel_id=1, replica_groups={{0,2,4,6},{1,3,5,7}}
+}
+
+ENTRY %main (a: bf16[8,48], d: (f32[32])) -> bf16[8,48] {
+  %a = bf16[8,48]{1,0} parameter(0)
+  %d = (f32[32]{0}) parameter(1)
+  %begun = bf16[32,48]{1,0} fusion(%a), kind=kCustom, calls=%async
+  %ended = bf16[32,48]{1,0} fusion(%a), kind=kCustom, calls=%async
+  %w = (f32[32]{0}) while(%d), condition=%c, body=%body
+  %again = (f32[32]{0}) while(%d), condition=%c, body=%known, \
+backend_config={"known_trip_count":{"n":"3"}}
+  %s = (bf16[8,48]{1,0:T(8,128)(2,1)S(1)}, bf16[8,48]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, \
+u32[]{:S(2)}) collective-permute-start(%a), channel_id=2, source_target_pairs={{0,1},{1,0}}
+  %r = bf16[2,48]{1,0:S(1)} reduce-scatter(%a), replica_groups=mesh['a'=4,'b'=2] {'a'}
+  ROOT %m = bf16[8,48]{1,0} negate(%a)
+}
+
+%known (s: (f32[32])) -> (f32[32]) {
+  ROOT %k = (f32[32]{0}) parameter(0)
+}
+"""
+SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def test_collectives_with_their_groups_and_counts():
+    found = list(collectives(TEXT, trips=31))
+    assert found == [
+        Collective("all-gather", "bf16", (32, 48), (0, 2, 4, 6)),
+        Collective("all-reduce", "f32", (32,), (0, 1), 31),
+        Collective("collective-permute", "bf16", (8, 48), (0, 1)),
+        Collective("reduce-scatter", "bf16", (2, 48), (0, 2, 4, 6)),
+    ]
+    assert [c.axes(SIZES) for c in found] == ["data+fsdp", "tensor", "tensor", "data+fsdp"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "received"),
+    [
+        ("all-gather", 3 / 4),
+        ("all-to-all", 3 / 4),
+        ("all-reduce", 6 / 4),
+        ("reduce-scatter", 3),
+        ("collective-permute", 1),
+    ],
+)
+def test_bytes_that_a_device_receives_from_three_others(operation, received):
+    """Of a result of 64 bytes."""
+    assert Collective(operation, "f32", (16,), (0, 1, 2, 3)).received == received * 64
+
+
+def test_bytes_of_memory_are_those_of_hbm_alone():
+    by_name = {run.line.name: moved(run) for run in runs(TEXT, trips=1)}
+    assert by_name["m"] == 2 * 8 * 48 * 2
+    assert by_name["s"] == 8 * 48 * 2, "what is sent lies in VMEM"
+    assert by_name["r"] == 8 * 48 * 2, "what it makes lies in VMEM"
