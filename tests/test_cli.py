@@ -211,9 +211,10 @@ def test_a_machine_without_pytorch_is_not_told_so():
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *of: name != 'torch' and find(name, *of) or None\n"
     )
+    loud = os.environ | {"TRANSFORMERS_VERBOSITY": "warning"}
     for module, said in (("transformers", True), ("inbol_jax.models.loading", False)):
         command = [sys.executable, "-c", f"{program}import {module}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=loud)
         assert ("PyTorch was not found" in done.stdout + done.stderr) == said
 
 
