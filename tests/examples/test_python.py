@@ -1,9 +1,14 @@
 """The examples of the Python interface, run as scripts are."""
 
+import io
+import itertools
 import json
 import runpy
 import sys
 from pathlib import Path
+
+import pandas
+import pytest
 
 from inbol_jax.data.vqa import load_dataset_folder
 
@@ -44,3 +49,93 @@ def test_a_log_is_scored_and_what_it_lacks_is_said(small_world, tmp_path, monkey
     assert f"no answer: 1, the first is {dataset.examples[0].id}" in said
     assert f"model all: n {len(lines)}, Acc" in said
     assert "T +1.000" in said
+
+
+def in_lmms_eval_2024(rows):
+    """{"logs": [...]} in one JSON file, with the set's own row as `doc`."""
+    logs = [
+        {"doc_id": i, "doc": {"question_id": e.id, "question": e.question}, "target": "x"}
+        | {"resps": [[said]], "filtered_resps": [said]}
+        for i, (e, said) in enumerate(rows)
+    ]
+    return "log.json", json.dumps({"args": {}, "logs": logs})
+
+
+def in_lmms_eval_2025(rows):
+    """JSON lines with `doc`, of which the ids are unknown here: the number and the words tell."""
+    lines = [
+        {
+            "doc_id": i,
+            "doc": {"question": e.question},
+            "resps": [[[said]]],
+            "filtered_resps": [said],
+        }
+        for i, (e, said) in enumerate(rows)
+    ]
+    return "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def in_lmms_eval_2026(rows):
+    """JSON lines without `doc`; responses that no filter has changed are there once."""
+    lines = [
+        {"doc_id": i, "input": f"<image>\n{e.question}\nAnswer with a word.", "target": "x"}
+        | {"resps": [said], "token_counts": [{"output_tokens": 2}], "doc_hash": "0"}
+        | {"pope_accuracy": {"question_id": e.id, "score": 1.0, "prediction": said}}
+        for i, (e, said) in enumerate(rows)
+    ]
+    return "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def vlmevalkit(rows):
+    columns = {"index": [], "question": [], "answer": [], "prediction": []}
+    for i, (e, said) in enumerate(rows):
+        for name, value in zip(columns, (i, e.question, "x", said), strict=True):
+            columns[name].append(value)
+    return pandas.DataFrame(columns)
+
+
+def in_vlmevalkit_tsv(rows):
+    return "log.tsv", vlmevalkit(rows).to_csv(sep="\t", index=False)
+
+
+def in_vlmevalkit_json(rows):
+    return "log.json", vlmevalkit(rows).to_json(orient="records")
+
+
+def in_vlmevalkit_xlsx(rows):
+    file = io.BytesIO()
+    vlmevalkit(rows).to_excel(file, index=False)
+    return "log.xlsx", file.getvalue()
+
+
+LAYOUTS = [layout for name, layout in globals().items() if name.startswith("in_")]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_logs_of_other_harnesses_are_worth_what_our_own_are(
+    layout, small_world, tmp_path, monkeypatch, capsys
+):
+    examples = load_dataset_folder(small_world / "test").examples
+    answers = itertools.cycle(("I don't know.", None, "a wrong answer", ""))
+    rows = [
+        (e, (e.answers or ["red"])[0] if a is None else a)
+        for e, a in zip(examples, answers, strict=False)
+    ]
+    own = "".join(json.dumps({"id": e.id, "prediction": said}) + "\n" for e, said in rows)
+    told = []
+    for name, log in (("own.jsonl", own), layout(rows)):
+        write = Path.write_bytes if isinstance(log, bytes) else Path.write_text
+        write(tmp_path / name, log)
+        run(monkeypatch, "score_log.py", "--data", small_world / "test", "--log", tmp_path / name)
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert f"empty answers: {len(rows) // 4}, the first is {examples[3].id}" in told[0]
+    assert f"model all: n {len(rows)}, Acc 0." in told[0]
+
+
+def test_a_log_of_other_rows_is_not_joined_by_number(small_world, tmp_path, monkeypatch):
+    examples = load_dataset_folder(small_world / "test").examples
+    name, log = in_lmms_eval_2025([(e, "red") for e in examples[1:]])
+    (tmp_path / name).write_text(log)
+    with pytest.raises(SystemExit, match=r"question \d+ of the log is '.+', and of the data "):
+        run(monkeypatch, "score_log.py", "--data", small_world / "test", "--log", tmp_path / name)
