@@ -4,13 +4,18 @@ import io
 import itertools
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
+import datasets
 import pandas
 import pytest
 
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.records import Preference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -49,6 +54,51 @@ def test_a_log_is_scored_and_what_it_lacks_is_said(small_world, tmp_path, monkey
     assert f"no answer: 1, the first is {dataset.examples[0].id}" in said
     assert f"model all: n {len(lines)}, Acc" in said
     assert "T +1.000" in said
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_pairs_of_trl_are_trained_on(suffix, small_world, micro, tmp_path, monkeypatch, capsys):
+    dataset = load_dataset_folder(small_world / "train")
+    pictures = [str(dataset.root / e.images[0]) for e in dataset.examples[:5]]
+    shutil.copytree(dataset.root / "images", tmp_path / "images")
+    asked = [{"type": "image", "text": None}, {"type": "text", "text": "What is this?"}]
+    said = ("red", "blue"), ("I don't know.", "blue"), ("red", "I don't know.")
+    pairs = [
+        {
+            "prompt": [{"role": "user", "content": asked}],
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+        }
+        for chosen, rejected in said
+    ]
+    pairs.append(pairs[0] | {"prompt": 2 * pairs[0]["prompt"]})
+    if suffix == "parquet":
+        rows = [
+            pair | {"images": [picture]} for pair, picture in zip(pairs, pictures, strict=False)
+        ]
+        column = datasets.List(datasets.Image())
+        datasets.Dataset.from_list(rows).cast_column("images", column).to_parquet(
+            tmp_path / "pairs.parquet"
+        )
+    else:
+        names = [dataset.examples[0].images[0]] * 4 + ["../outside.png"]
+        rows = [
+            pair | {"image": name} for pair, name in zip([*pairs, pairs[0]], names, strict=True)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "pairs.jsonl").write_text(lines)
+    run(monkeypatch, "from_trl.py", "--pairs", tmp_path / f"pairs.{suffix}", "--out", tmp_path)
+    aside = len(rows) - 3
+    assert f"{aside} pairs set aside, the first is pair 3 (ValueError('2 turns'))" in (
+        capsys.readouterr().out
+    )
+    found = list(read_jsonl(tmp_path / "preferences.jsonl", Preference.from_json))
+    kinds = ("correct_over_incorrect", "refusal_over_incorrect", "correct_over_refusal")
+    assert tuple(pair.kind.value for pair in found) == kinds
+    assert {pair.question for pair in found} == {"What is this?"}
+    options = ("--model", micro.path, "--out", tmp_path / "ca_dpo", "--epochs", 1)
+    assert main(["dpo", "--data", str(tmp_path / "preferences.jsonl"), *map(str, options)]) == 0
+    assert (tmp_path / "ca_dpo/model/model.safetensors").exists()
 
 
 def in_lmms_eval_2024(rows):
