@@ -1,37 +1,221 @@
 #!/usr/bin/env bash
-# Installs this checkout on every host of a Cloud TPU slice, and runs commands on all of them at once.
+# The life of a Cloud TPU slice: requested, set up with this checkout on all of its hosts, used, deleted.
 #
-#   tpu/launch.sh setup NAME ZONE
-#   tpu/launch.sh run NAME ZONE train.py sft --distributed --data /mnt/run/instructions.jsonl --out /mnt/run/idk_it --mesh 1 -1 1
+#   tpu/launch.sh create NAME ZONE TOPOLOGY [--spot] [OPTIONS]  requests a slice and waits until it is there
+#   tpu/launch.sh setup NAME ZONE            installs the last commit of this checkout on every host
+#   tpu/launch.sh run NAME ZONE WORDS        runs python WORDS on every host and shows what they print
+#   tpu/launch.sh start NAME ZONE WORDS      the same in the background: nothing ends it when this computer sleeps
+#   tpu/launch.sh status NAME ZONE           shows the state of the slice, and a line per host
+#   tpu/launch.sh watch NAME ZONE            the same until WORDS has ended everywhere; ends with its exit code
+#   tpu/launch.sh stop NAME ZONE             sends SIGTERM: training saves its last finished step
+#   tpu/launch.sh logs NAME ZONE FOLDER      collects what was printed, FOLDER/0.log, FOLDER/1.log, ...
+#   tpu/launch.sh keep NAME ZONE TOPOLOGY [--spot] [OPTIONS] -- WORDS
+#                                            create, setup, start and watch, again after each preemption
+#   tpu/launch.sh delete NAME ZONE           gives the slice back
 #
-# NAME is a TPU VM, made by `gcloud compute tpus tpu-vm create NAME --zone ZONE --accelerator-type v5litepod-16 --version v2-alpha-tpuv5-lite`.
-# Its hosts need Python 3.11 or newer; PYTHON names another than their python3.
-# Data, checkpoints and results must be seen by all hosts under one path: an NFS (Filestore) or a bucket mounted by gcsfuse. The same command
-# given again goes on from the last checkpoint, so a slice that was preempted is made again, set up, and told the same.
-# Ends with the exit code of gcloud, which is not 0 when that of any host is not.
+# Each may be given again: what is there is not made twice. --dry-run, before them, prints the commands and runs none.
+#
+# TOPOLOGY is as in tpu/plan.py: v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4. OPTIONS go to `gcloud compute tpus
+# queued-resources create`, as --service-account. The project is that of `gcloud config`. In front of WORDS may stand
+# variables: JAX_COMPILATION_CACHE_DIR=/mnt/run/programs train.py sft --distributed ... Give the same WORDS again, and
+# training goes on from its newest checkpoint.
+#
+# Data, checkpoints and results must be seen by all hosts under one path. SHARED=ADDRESS:/SHARE lets `setup` mount an
+# NFS (Filestore) on /mnt/run. PYTHON names a Python of the hosts, 3.11 or newer. POLL is the number of seconds between
+# two looks (30).
 set -euo pipefail
 
-usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
-[ $# -ge 3 ] || usage
-action=$1 name=$2 zone=$3
-shift 3
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-on_all() { gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --command "$1"; }
+dry=
+if [ "${1-}" = --dry-run ]; then
+  dry=--dry-run
+  shift
+fi
+[ $# -ge 3 ] || usage
+self=$0 action=$1 name=$2 zone=$3 pretended=NONE
+shift 3
+host="bash inbol_jax/tpu/host.sh"
+
+call() {
+  if [ -z "$dry" ]; then "$@"; else printf '%q ' "$@" && echo; fi
+}
+
+on_all() { call gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --command "$@"; }
+
+quoted() { printf ' %q' "$@"; }
+
+pause() { sleep "${POLL:-30}"; }
+
+# NONE, WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED (it was preempted), FAILED, ...
+state() {
+  local describe=(describe "$name" --zone "$zone") requested
+  if [ -n "$dry" ]; then
+    call gcloud compute tpus queued-resources "${describe[@]}" "--format=value(state.state)" >&2
+    echo "$pretended"
+    return
+  fi
+  if ! requested=$(gcloud compute tpus queued-resources "${describe[@]}" \
+    "--format=value(state.state)" 2>"$errors"); then
+    grep -q NOT_FOUND "$errors" || { cat "$errors" >&2 && return 1; }
+    requested=NONE
+  elif [ "$requested" = ACTIVE ]; then # the request stays so for a while when its machines are gone
+    case $(gcloud compute tpus tpu-vm describe "$name" --zone "$zone" "--format=value(state)" 2>"$errors") in
+      READY) ;;
+      PREEMPTED | TERMINATED) requested=SUSPENDED ;;
+      *) requested=PROVISIONING ;;
+    esac
+  fi
+  echo "$requested"
+}
+
+# The options of a request for a topology: v5litepod-N and v6e-N count chips, and each number has one shape.
+machine() {
+  local shape=${1#*:}
+  case $1 in
+    v5e:* | v6e:*)
+      case $shape in
+        1x1 | 2x2 | 2x4 | 4x4 | 4x8 | 8x8 | 8x16 | 16x16) ;;
+        *) echo "$1: a slice of ${1%%:*} has a shape of 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16 or 16x16" >&2 && return 2 ;;
+      esac ;;
+    v4:*x*x* | v5p:*x*x*) ;;
+    *)
+      echo "$1: not such as v5e:4x4, v6e:2x4, v5p:2x2x2 or v4:2x2x4; others are on GKE, see tpu/jobset.yaml" >&2
+      return 2 ;;
+  esac
+  case $1 in
+    v5e:*) echo --accelerator-type "v5litepod-$((${shape/x/*}))" --runtime-version v2-alpha-tpuv5-lite ;;
+    v6e:*) echo --accelerator-type "v6e-$((${shape/x/*}))" --runtime-version v2-alpha-tpuv6e ;;
+    v5p:*) echo --type v5p --topology "$shape" --runtime-version v2-alpha-tpuv5 ;;
+    v4:*) echo --type v4 --topology "$shape" --runtime-version tpu-ubuntu2204-base ;;
+  esac
+}
+
+create() {
+  local options now before=
+  options=$(machine "$1")
+  read -ra options <<<"$options"
+  shift
+  while true; do
+    now=$(state)
+    case $now in
+      ACTIVE) return ;;
+      NONE)
+        call gcloud compute tpus queued-resources create "$name" --node-id "$name" --zone "$zone" "${options[@]}" "$@"
+        pretended=ACTIVE ;;
+      SUSPENDED) delete ;; # a request that is spent keeps its name
+      FAILED)
+        echo "the request has failed: gcloud compute tpus queued-resources describe $name --zone $zone" >&2
+        return 1 ;;
+      *)
+        [ "$now" = "$before" ] || echo "$name: $now"
+        before=$now
+        pause ;;
+    esac
+  done
+}
+
+delete() {
+  if [ -n "$dry" ] || [ "$(state)" != NONE ]; then
+    call gcloud compute tpus queued-resources delete "$name" --zone "$zone" --force --quiet
+  fi
+}
+
+setup() {
+  local checkout variables=
+  checkout=$(cd "$(dirname "$self")/.." && pwd)
+  git -C "$checkout" diff --quiet HEAD || echo "changes that are not committed are not installed" >&2
+  [ -z "${PYTHON:-}" ] || variables+="PYTHON=$(printf %q "$PYTHON") "
+  [ -z "${SHARED:-}" ] || variables+="SHARED=$(printf %q "$SHARED") "
+  call git -C "$checkout" archive --format tar.gz --output "$archive" HEAD
+  call gcloud compute tpus tpu-vm scp "$archive" "$name:inbol_jax.tar.gz" --zone "$zone" --worker=all
+  on_all "mkdir -p inbol_jax && tar -xzf inbol_jax.tar.gz -C inbol_jax && $variables$host install"
+}
+
+# Of the lines of all hosts the states: running, ended CODE, lost, not started.
+states() { sed -nE 's/^\[[^]]*\] (not started|running|ended [0-9]+|lost): .*/\1/p'; }
+
+watch() {
+  local lines code=0
+  if [ -n "$dry" ]; then
+    on_all "$host status"
+    return
+  fi
+  while true; do
+    if lines=$(on_all "$host status" | sort); then
+      echo "$(date +%H:%M:%S) $(states <<<"$lines" | sort | uniq -c | xargs); $(grep -m 1 '^\[' <<<"$lines")"
+      states <<<"$lines" | grep -q running || break
+    elif [ "$(state)" != ACTIVE ]; then
+      echo "$name is gone" >&2
+      return 128
+    fi
+    pause
+  done
+  while read -r what number; do
+    case $what in
+      ended) ;;
+      *) number=137 ;;
+    esac
+    if [ "$number" -gt "$code" ]; then code=$number; fi
+  done < <(states <<<"$lines")
+  [ "$code" = 0 ] || echo "$lines" >&2
+  return "$code"
+}
+
+# Every part is a process of its own, so that the first of its commands that fails ends it.
+keep() {
+  local request=() code
+  while [ "${1---}" != -- ]; do
+    request+=("$1")
+    shift
+  done
+  [ $# -ge 2 ] && [ ${#request[@]} -ge 1 ] || usage
+  shift
+  while true; do
+    part create "${request[@]}" || return
+    code=1
+    if part setup && part start "$@"; then
+      code=0
+      part watch || code=$?
+      # The command has ended by itself, on hosts that could all be asked.
+      if [ "$code" -lt 128 ]; then return "$code"; fi
+    fi
+    preempted || { echo "$name has not been preempted" >&2 && return "$code"; }
+  done
+}
+
+# Whether the slice goes within ten looks: its hosts hear of it half a minute before.
+preempted() {
+  for _ in {1..10}; do
+    pause
+    [ "$(state)" = ACTIVE ] || return 0
+  done
+  return 1
+}
+
+part() { "$self" ${dry:+"$dry"} "$1" "$name" "$zone" "${@:2}"; }
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+archive=$scratch/inbol_jax.tar.gz errors=$scratch/errors
 
 case $action in
-  setup)
-    cd "$(dirname "$0")/.."
-    git diff --quiet HEAD || echo "changes that are not committed are not installed" >&2
-    archive=$(mktemp)
-    trap 'rm -f "$archive"' EXIT
-    git archive --format tar.gz --output "$archive" HEAD
-    gcloud compute tpus tpu-vm scp "$archive" "$name:inbol_jax.tar.gz" --zone "$zone" --worker=all
-    on_all "set -e; mkdir -p inbol_jax; tar -xzf inbol_jax.tar.gz -C inbol_jax; cd inbol_jax
-      ${PYTHON:-python3} -m venv .venv; .venv/bin/pip install -q -e '.[tpu]'"
-    ;;
-  run)
+  create | keep)
     [ $# -ge 1 ] || usage
-    on_all "cd inbol_jax && exec .venv/bin/python$(printf ' %q' "$@")"
-    ;;
+    "$action" "$@" ;;
+  setup | watch | delete)
+    [ $# = 0 ] || usage
+    "$action" ;;
+  run | start)
+    [ $# -ge 1 ] || usage
+    on_all "$host $action$(quoted "$@")" ;;
+  status)
+    state
+    on_all "$host status" ;;
+  stop) on_all "$host stop" ;;
+  logs)
+    [ $# = 1 ] || usage
+    call mkdir -p "$1"
+    on_all "$host log" --output-directory "$1" ;;
   *) usage ;;
 esac
