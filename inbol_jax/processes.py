@@ -83,7 +83,7 @@ def all_end() -> bool:
 
 def is_main() -> bool:
     """Whether this process is the one that writes files and prints results."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def sole_writer(folder: Path) -> contextlib.AbstractContextManager[None]:

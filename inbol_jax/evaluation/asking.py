@@ -62,7 +62,8 @@ def ask(
     refusals: Sequence[str],
     label: str,
 ) -> dict[str, Row]:
-    """The judged answers by id; asks only for those that are not in the file.
+    """The judged answers by id; asks only for those that are not in the file, and of several
+    processes each for its share.
 
     Args:
       engine: with the options of `greedy`.
@@ -100,8 +101,10 @@ def ask(
                 for e, answer in batch
             }
 
-    with AnswerStore(file, 0) as store:
-        pending = [example for example in dataset.examples if keys[example.id] not in store]
+    index, count = engine.share()
+    with AnswerStore(file, index) as store:
+        share = dataset.examples[index::count]
+        pending = [example for example in share if keys[example.id] not in store]
         for rows in answers(pending) if pending else ():
             store.add(rows)
         unanswered.report(label, total, REMEDY)

@@ -78,7 +78,10 @@ class EvaluateConfig(Bounded):
     """Number format of the models: auto is float32 for a float32 checkpoint, and bfloat16 for any
     other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
+    """Number of this process's devices along data, fsdp and tensor; -1 stands for all others."""
+    distributed: bool = False
+    """Only ask, each of several processes its share, as in `inbol confidence`. The same command
+    without it then asks nothing, and writes the results."""
     seed: Seed = 0
     """Seed of the confidence's samples, of the bootstrap and of the report's gallery."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
@@ -112,6 +115,8 @@ class EvaluateConfig(Bounded):
                 f"--endpoint: give {ENDPOINT}NAME in --models in place of a folder, and no "
                 "--endpoint-model"
             )
+        if remote and self.distributed:
+            raise InbolError("--distributed: an endpoint is asked by one process; leave it out")
         if remote and self.validation:
             raise InbolError(
                 f"--validation: what {remote[0]} answers if it may not refuse, and how close it is "

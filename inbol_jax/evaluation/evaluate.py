@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import msgspec
 
 from inbol_jax.answers import AnswerStore, ImageHashes, Row
-from inbol_jax.artifacts import changes, check_name, one_writer, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import changes, check_name, read_meta, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
@@ -29,6 +30,7 @@ from inbol_jax.evaluation.probe import Probe, read_probe
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
+from inbol_jax.processes import one_writer
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
 from inbol_jax.responses.outcome import outcome
@@ -40,12 +42,16 @@ from inbol_jax.sharding import make_mesh
 
 
 @one_writer
-def evaluate(config: EvaluateConfig) -> Metrics:
-    """Writes predictions, metrics and report. Returns the metrics.
+def evaluate(config: EvaluateConfig) -> Metrics | None:
+    """Writes predictions, metrics and report. Returns the metrics; of several processes none.
 
     Raises:
       InbolError: if something is wrong with data, models or output folder.
     """
+    if config.distributed:
+        ask_models(config)
+        say("its share is asked; the same command without --distributed writes the results")
+        return None
     start = time.monotonic()
     predicted = predictions(config)
     seconds = {"evaluation": round(time.monotonic() - start, 2)}
@@ -67,7 +73,21 @@ def read_datasets(folders: Iterable[Path], limit: int | None = None) -> list[VQA
 
 @one_writer
 def predictions(config: EvaluateConfig) -> list[Prediction]:
-    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`.
+    """What `ask_models` returns, after it is written to `predictions.jsonl`."""
+    predicted = ask_models(config)
+    settings = msgspec.to_builtins(config, enc_hook=str) | {"out": ""}
+    file = config.out / "predictions.jsonl"
+    # The answers stay: the command of before makes its results again, and asks nothing.
+    if replaced := changes(read_meta(file).get("settings", settings), settings):
+        say(f"{file} was made with {'; '.join(replaced.values())}: it is replaced")
+    header = {"command": "evaluate", "settings": settings}
+    write_jsonl(file, (p.to_json() for p in predicted), header)
+    return predicted
+
+
+def ask_models(config: EvaluateConfig) -> list[Prediction]:
+    """Samples the base's confidence and asks every model greedily; returns what is known of all
+    questions that all models have answered.
 
     Raises:
       InbolError: if something is wrong with data or models, before anything is sampled.
@@ -85,7 +105,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     for model, place in models:
         if model != PROMPTED:  # which is the base, and that is loaded
             engine = open_engine(config, place)
-        if probe and model == base:
+        if probe and model == base and not config.distributed:
             add_probe(probe, engine, datasets, prompts[model], asked)
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
             rows = answers_of(config, model, engine, dataset, images[dataset.name], prompt)
@@ -102,15 +122,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             check_refusal_tokens([p for p in predicted if p.model == model], model)
     # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
-    predicted = [p for p in predicted if answers[p.dataset, p.id] == len(models)]
-    settings = msgspec.to_builtins(config, enc_hook=str) | {"out": ""}
-    file = config.out / "predictions.jsonl"
-    # The answers stay: the command of before makes its results again, and asks nothing.
-    if replaced := changes(read_meta(file).get("settings", settings), settings):
-        say(f"{file} was made with {'; '.join(replaced.values())}: it is replaced")
-    header = {"command": "evaluate", "settings": settings}
-    write_jsonl(file, (p.to_json() for p in predicted), header)
-    return predicted
+    return [p for p in predicted if answers[p.dataset, p.id] == len(models)]
 
 
 def answers_of(
@@ -189,7 +201,8 @@ def open_engine(config: EvaluateConfig, place: Path) -> Engine:
     options = greedy(config.max_new_tokens)
     if endpoint := config.endpoint_of(place):
         return EndpointEngine(endpoint, options, config.seed)
-    checkpoint = load_pretrained(place, dtype=config.dtype, mesh=make_mesh(*config.mesh))
+    mesh = make_mesh(*config.mesh, devices=jax.local_devices())
+    checkpoint = load_pretrained(place, dtype=config.dtype, mesh=mesh)
     return CheckpointEngine(lambda: checkpoint, options, 0, 4 * config.batch_size)
 
 
@@ -215,7 +228,8 @@ def about_questions(
         options = ConfidenceConfig(dataset.file, config.out, **model)
         engine = engine or confidence_engine(options)
         settings = asker_settings(options, engine, prompt)
-        with AnswerStore(config.out / "samples" / f"{dataset.name}.jsonl", 0) as store:
+        file = config.out / "samples" / f"{dataset.name}.jsonl"
+        with AnswerStore(file, engine.share()[0]) as store:
             samples, _ = ask_samples(options, engine, settings, dataset, store)
             for q in samples:
                 boundary = classify(q.n_correct, q.n_samples, config.thresholds)

@@ -79,7 +79,8 @@ def config(monkeypatch, tmp_path):
         for example in examples:
             yield [(example, [Generation("red", -1.0, 2)])]
 
-    monkeypatch.setattr(module, "confidence_engine", lambda options: None)
+    alone = SimpleNamespace(share=lambda: (0, 1))
+    monkeypatch.setattr(module, "confidence_engine", lambda options: alone)
     monkeypatch.setattr(module, "asker_settings", lambda *_: {})
     monkeypatch.setattr(module, "ask_samples", lambda *_: (store, False))
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
@@ -128,6 +129,22 @@ def test_cut_answers_are_said_also_by_a_run_that_asks_nothing(config, monkeypatc
 def test_a_limit_takes_the_first_records_of_each_dataset(config):
     limited = predictions(dataclasses.replace(config, limit=2))
     assert [p.id for p in limited] == ["a", "b"] * 2
+
+
+def test_processes_ask_their_shares_and_the_same_command_without_them_asks_nothing(
+    config, monkeypatch
+):
+    whole = predictions(dataclasses.replace(config, out=config.out / "whole"))
+    for index in (1, 0):
+        share = lambda engine, index=index: (index, 2)  # noqa: E731
+        monkeypatch.setattr(engines.CheckpointEngine, "share", share)
+        assert evaluate(dataclasses.replace(config, distributed=True)) is None
+        assert not (config.out / "predictions.jsonl").exists()
+    files = {f.name: len(f.read_text().splitlines()) for f in config.out.glob("answers/base/*")}
+    assert files == {"colours.jsonl": 2, "colours.process-1.jsonl": 1}
+    monkeypatch.setattr(engines.CheckpointEngine, "share", lambda engine: (0, 1))
+    monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("something is asked"))
+    assert predictions(config) == whole
 
 
 def test_results_that_are_replaced_are_said(config, capsys):
@@ -271,6 +288,10 @@ SERVED = (("a", Path("endpoint:m")),)
         ({"models": SERVED}, "--models endpoint:m: give --endpoint, the URL"),
         ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),
         ({"models": SERVED, "endpoint": NAMED}, "and no --endpoint-model"),
+        (
+            {"models": SERVED, "endpoint": URL, "distributed": True},
+            "--distributed: an endpoint is asked by one process",
+        ),
         (
             {"models": SERVED, "endpoint": URL} | VALIDATION,
             "--validation: what a answers if it may not refuse",
