@@ -5,8 +5,10 @@ import math
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
+import doctor
 import pytest
 
 from inbol_jax.artifacts import file_fingerprint, read_jsonl
@@ -71,8 +73,16 @@ def test_every_command_of_a_page_is_one(page, words):
             source = (ROOT / words[1]).read_text()
             for option in (word for word in words[2:] if word.startswith("--")):
                 assert option.removeprefix("--").removeprefix("no-").replace("-", "_") in source
+    elif words[0] == "tpu/launch.sh":
+        subprocess.run([ROOT / words[0], "--dry-run", *words[1:]], check=True)
+        for program, config, skipped in (
+            ("train.py", load(COMMANDS["sft"].config), 2),
+            ("tpu/doctor.py", doctor.Config, 1),
+        ):
+            if program in words and "--config" not in words:
+                parse_options(config, program, words[words.index(program) + skipped :])
     else:
-        others = {"pip", "pytest", "python", "source", "tpu/launch.sh", "jq", "bash"}
+        others = {"pip", "pytest", "python", "source", "jq", "bash", "kubectl", "sbatch"}
         servers = {"vllm", "llama-server", "transformers"}
         assert words[0] in others | servers
 
