@@ -1,6 +1,7 @@
 """Four hosts of two devices each, from the scripts that a slice of TPUs would use: doctor,
 training that is killed and preempted, and what is asked on other numbers of hosts."""
 
+import json
 import os
 import signal
 import time
@@ -83,25 +84,43 @@ def test_a_run_that_is_killed_and_preempted_ends_as_an_undisturbed_one(cloud, sm
     assert ["IDK-IT: 160 steps" in text for text in texts] == [True, False, False, False]
 
 
+def lines_of(folder, pattern):
+    """The lines of a store, in whatever files and order they stand."""
+    return sorted(line for file in folder.glob(pattern) for line in file.open())
+
+
 @pytest.mark.slow
-def test_what_four_hosts_have_asked_two_go_on_with(cloud, small_world, micro):
-    """And the samples are those of one process."""
-    own = {"data": small_world / "test", "model": micro.path, "n": 4, "max_new_tokens": 6}
-    words = ["-m", "inbol_jax", *command_line("confidence", **own, batch_size=4)]
-    for name, topology in (("four", "v5e:4x4"), ("two", "v5e:2x4"), ("one", "v5e:2x2")):
+def test_other_numbers_of_hosts_go_on_with_what_was_asked(cloud, small_world, micro):
+    """Samples and greedy answers are those of one process."""
+    hosts = {"four": "v5e:4x4", "two": "v5e:2x4", "one": "v5e:2x2"}
+    for name, topology in hosts.items():
         cloud.launch("create", name, "zone-a", topology)
         cloud.launch("setup", name, "zone-a")
-    several = [*words, "--distributed", "--out", cloud.shared / "several"]
-    cloud.launch("run", "four", "zone-a", *several, "--limit", 20)
-    cloud.launch("run", "two", "zone-a", *several)
-    cloud.launch("run", "one", "zone-a", *words, "--out", cloud.shared / "one")
-    lines = [
-        sorted(
-            line
-            for file in (cloud.shared / run).glob("confidence/*.jsonl")
-            for line in file.read_text().splitlines()
-        )
-        for run in ("several", "one")
-    ]
-    assert len(lines[0]) == 60
-    assert lines[0] == lines[1]
+    several, alone = cloud.shared / "several", cloud.shared / "alone"
+    test, own = small_world / "test", {"n": 4, "max_new_tokens": 6, "batch_size": 4}
+
+    words = ["-m", "inbol_jax", *command_line("confidence", data=test, model=micro.path, **own)]
+    together = [*words, "--distributed", "--out", several]
+    cloud.launch("run", "four", "zone-a", *together, "--limit", 20)
+    assert len(lines_of(several, "confidence/*.jsonl")) == 20
+    cloud.launch("run", "two", "zone-a", *together)
+    cloud.launch("run", "one", "zone-a", *words, "--out", alone)
+    samples = lines_of(several, "confidence/*.jsonl")
+    assert len(samples) == 60
+    assert samples == lines_of(alone, "confidence/*.jsonl")
+
+    models = {"in_domain": test, "models": ("base", micro.path, "same", micro.path)}
+    words = ["evaluate.py", *command_line("", **models, **own)[1:]]
+    cloud.launch("run", "two", "zone-a", *words, "--distributed", "--out", several)
+    assert not (several / "predictions.jsonl").exists()
+    answers = lines_of(several, "answers/*/*.jsonl")
+    assert len(answers) == 120
+    for out in (several, alone):
+        cloud.launch("run", "one", "zone-a", *words, "--out", out)
+    assert lines_of(several, "answers/*/*.jsonl") == answers
+    assert lines_of(several, "predictions.jsonl") == lines_of(alone, "predictions.jsonl")
+    assert metrics_without_seconds(several) == metrics_without_seconds(alone)
+
+
+def metrics_without_seconds(folder):
+    return json.loads((folder / "metrics.json").read_text()) | {"seconds": None}
