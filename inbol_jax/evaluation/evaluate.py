@@ -22,6 +22,7 @@ from inbol_jax.data.folder import image_folder
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, named_file
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
+from inbol_jax.evaluation.browser import write_browser
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics
 from inbol_jax.evaluation.policies import check_refusal_tokens, measure
@@ -267,6 +268,7 @@ def report(
     write_json(out / "metrics.json", metrics.to_json())
     folders = {name: image_folder(file, None) for name, file in map(named_file, config.folders)}
     write_report(out, config, tested, metrics, image_folders=folders, other_tables=other_tables)
+    write_browser(out, tested, folders)
     for line in headline(metrics):
         say(line)
     say(f"report -> {out / 'report.html'}")
