@@ -1,1 +1,1 @@
-"""Predictions of several models on the same questions, their metrics, and the report."""
+"""Predictions of several models on the same questions, their metrics, and the pages to read."""
