@@ -58,12 +58,6 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def mesh_of(tree: Any) -> Mesh | None:
-    """The mesh of a tree of parameters; None if they are on one device or on the host."""
-    sharding = getattr(jax.tree.leaves(tree)[0], "sharding", None)
-    return sharding.mesh if isinstance(sharding, NamedSharding) else None
-
-
 def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
     """The sharding of a parameter by its logical axes, each of which must have a rule (KeyError).
 

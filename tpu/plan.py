@@ -13,17 +13,19 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Before JAX is imported: do not look for the TPU of this machine, and trace on its CPU.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Before JAX is imported: do not look for the TPU of this machine, and trace on its CPU. What
+    # libtpu would ask a TPU's host is said, or it would write that it misses the answers; and as no
+    # TPU is used, other processes may use libtpu too.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    os.environ |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,6 +44,7 @@ from lowering import (
     abstract_variables,
     image_shapes,
     lower_step,
+    stack_layers,
 )
 
 from inbol_jax.cli import parse_options
@@ -105,6 +108,9 @@ class Config(Bounded):
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again: none, selective or full."""
+    scan: bool = True
+    """Compile one decoder layer, scanned over, in place of all, if they are alike; not for sample.
+    That takes minutes in place of half an hour."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,27 +169,9 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
     if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
         raise InbolError("compiling for TPUs takes libtpu, also without a TPU: pip install libtpu")
     try:
-        with _quiet():
-            return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
         raise InbolError(f"--topology {name}: {str(error).splitlines()[0]}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps from the screen what libtpu itself writes as it starts: it misses a TPU.
-
-    What goes wrong it raises as well. Should it end the process, nothing is lost but its reason.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _check_heads(model: ModelConfig, mesh: Mesh) -> None:
@@ -254,6 +242,8 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)
+    if config.scan and len({*architecture.text.windows}) == 1:
+        variables = stack_layers(variables, architecture)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
     if isinstance(run, DpoConfig):
         objective, answers = ca_dpo_objective(model, run.pair_loss), 2 * config.answer

@@ -22,6 +22,7 @@ from inbol_jax.models.layers import (
     ACTIVATIONS,
     REMAT_POLICIES,
     SMALL_INIT,
+    STACKED,
     ComputeOptions,
     Dense,
     RMSNorm,
@@ -208,7 +209,7 @@ class Decoder(nn.Module):
     """Embeddings in, final hidden states out; `head` turns these into logits.
 
     Each layer has arrays of its own (`layers_0`, ...) in a Python loop: on GPUs this is faster than
-    a scan over stacked weights.
+    a scan over stacked weights. Stacked ones (`layers_all`) are scanned: one layer is compiled.
     """
 
     config: TextConfig
@@ -224,6 +225,7 @@ class Decoder(nn.Module):
         if policy:
             layer = nn.remat(DecoderLayer, policy=policy)
         self.layers = [layer(c, self.compute, window is not None) for window in c.windows]
+        self.layers_all = layer(c, self.compute, c.windows[0] is not None)
         self.norm = _norm(c, self.compute)
         if not c.tie_word_embeddings:
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
@@ -236,7 +238,7 @@ class Decoder(nn.Module):
         places: Int[Array, "b a"] | None = None,
         added: Sequence[Float[Array, "b t d"]] = (),
     ) -> tuple[Float[Array, "b a d"], list[KVCache]]:
-        """Returns the final hidden states, and the keys and values of every layer.
+        """Returns the final hidden states, and keys and values of every layer that is not stacked.
 
         Args:
           positions: as `rope` takes them; those of frequencies go with no window.
@@ -247,6 +249,9 @@ class Decoder(nn.Module):
         """
         # One mask per kind of layer, [b, t, t], not one per layer.
         masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
+        if self.has_variable("params", STACKED):
+            x = self._scan(x, positions, masks[self.config.windows[0]], added)
+            return keep_rows(self.norm(x if places is None else take(x, places))), []
         caches = []
         for i, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
             # The other layers need all positions: the next layer's keys and values come of them.
@@ -257,6 +262,16 @@ class Decoder(nn.Module):
             x = keep_rows(x)
             caches.append(cache)
         return keep_rows(self.norm(x)), caches
+
+    def _scan(self, x, positions, mask, added) -> Float[Array, "b t d"]:
+        def body(layer, x, i):
+            x, _ = layer(x, positions, mask)
+            for j, more in enumerate(added):  # behind the first layers
+                x = x + jnp.where(i == j, more, 0)
+            return keep_rows(x), None
+
+        scan = nn.scan(body, variable_axes={"params": 0, "lora": 0})  # slices of what is stacked
+        return scan(self.layers_all, x, jnp.arange(self.config.num_layers))[0]
 
     @property
     def fused(self) -> bool:

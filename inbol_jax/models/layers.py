@@ -48,6 +48,7 @@ REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
 SMALL_INIT = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
 """Initialises the last product of a residual branch, so that activations do not grow with depth."""
 
+STACKED = "layers_all"  # holds what `layers_0`, `layers_1`, ... do, with a leading axis of layers
 QUERY_CHUNK_SIZE = 256
 # Score of a masked key. It is finite, so that a query without any key averages uniformly instead of
 # giving NaN.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import grain
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from inbol_jax.answers import Generation
 from inbol_jax.errors import InbolError
@@ -27,7 +27,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.engine_protocol import SetAside
 from inbol_jax.sampling.sampler import compiled_sample
-from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
+from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
 
 Prompt = tuple[int, ...]
 # Responses that a CPU decodes at a time.
@@ -112,8 +112,10 @@ class BatchRunner:
           InbolError: if a number that the step returns is not finite.
         """
         variables = self.checkpoint.variables
-        mesh = mesh_of(variables)
-        if mesh is None:
+        place = getattr(jax.tree.leaves(variables)[0], "sharding", None)
+        if isinstance(place, NamedSharding):
+            mesh = place.mesh
+        else:  # on one device, or on the host
             mesh = make_mesh(devices=jax.local_devices())
             variables = replicate(variables, mesh)
         parts = round_batch(1, mesh)

@@ -156,13 +156,6 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
         plan.topology_devices("v5e:2x2")
 
 
-def test_what_libtpu_itself_writes_stays_away(capfd):
-    with plan._quiet():
-        os.write(2, b"no TPU here")
-    os.write(2, b"an error")
-    assert capfd.readouterr().err == "an error"
-
-
 def test_shapes_of_known_models_lie_beside_it():
     assert load_config(plan.SHAPES / plan.Config("sft").model).text.num_layers == 32
 
