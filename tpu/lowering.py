@@ -5,7 +5,7 @@ ahead of time for those of a topology.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,20 @@ def abstract_groups(mesh: Mesh, *, rows: int, n: int) -> dict[str, jax.ShapeDtyp
     return abstract_batch(mesh, shapes)
 
 
-def lower_step(
+class Program(NamedTuple):
+    """A program before it is compiled."""
+
+    traced: jax.stages.Traced
+    parts: dict[str, Any]
+    """What it is given, by kind: shapes with places."""
+
+
+def lower_step(*arguments: Any, **options: Any) -> jax.stages.Lowered:
+    """What `trace_step` traces, lowered. `.compile()` it for what it needs."""
+    return trace_step(*arguments, **options).traced.lower()
+
+
+def trace_step(
     program: TrainProgram,
     config: RunConfig,
     variables: Mapping[str, Any],
@@ -128,8 +141,8 @@ def lower_step(
     mesh: Mesh,
     *,
     lora: LoraConfig | None = None,
-) -> jax.stages.Lowered:
-    """The step that `--parallel jit` runs, on abstract arrays. `.compile()` it for what it needs.
+) -> Program:
+    """The step that `--parallel jit` runs, on abstract arrays.
 
     Args:
       variables, batch: shapes with places.
@@ -145,4 +158,6 @@ def lower_step(
     )
     state = TrainState(scalar, trainable, opt_state, scalar)
     places = jax.tree.map(lambda x: x.sharding, state)
-    return jit_step(program.train_step, places, mesh).lower(state, frozen, batch)
+    traced = jit_step(program.train_step, places, mesh).trace(state, frozen, batch)
+    parts = {"trained": trainable, "frozen": frozen, "optimizer": opt_state, "batch": batch}
+    return Program(traced, parts)

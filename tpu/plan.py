@@ -6,7 +6,8 @@ needed.
     python tpu/plan.py sample --topology v6e:2x2 --mesh -1 1 1 --batch-size 16
 
 The programs are those that training and `inbol confidence` run. Printed are the memory that a chip
-needs, whether it fits, and what the chips exchange per step. The exit code is 2 if it does not fit.
+needs, by kind, what the chips exchange, and how long a roofline says that a step takes. With
+--search meshes, remat and micro-batches are tried. The exit code is 2 if it does not fit.
 """
 
 import os
@@ -27,7 +28,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +37,18 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hlo import Collective, collectives
+from costs import ASSUMED, Time, chip_of, count_flops, local_size, memory_of
+from costs import time as step_time
+from hlo import Collective, collectives, moved, runs
 from lowering import (
+    Program,
     abstract_batch,
     abstract_groups,
     abstract_pairs,
     abstract_variables,
     image_shapes,
-    lower_step,
     stack_layers,
+    trace_step,
 )
 
 from inbol_jax.cli import parse_options
@@ -73,8 +77,6 @@ _SHARED = ("batch_size", "gradient_accumulation_steps", "lora_rank", "remat")
 SHAPES = Path(__file__).parent / "shapes"
 # Of a picture of 640 x 480 pixels; one in other families
 USUAL_TILES = {"llava_next": 5, "llava_onevision": 5, "qwen2_5_vl": 391, "qwen3_vl": 300}
-# GiB per chip, by `device_kind`
-HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,9 @@ class Config(Bounded):
     """Compile one decoder layer, scanned over, in place of all, if they are alike; not for sample.
     That takes minutes in place of half an hour."""
 
+    search: bool = False
+    """Try meshes, remat and micro-batches, and print those that fit and the fastest of them."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         of_training = ("gradient_accumulation_steps", "remat")
@@ -123,45 +128,123 @@ class Config(Bounded):
                 )
 
 
+class Plan(NamedTuple):
+    """What a stage needs on a slice, and how fast it may be."""
+
+    memory: dict[str, float]
+    """GiB of a device by kind."""
+    room: float
+    """GiB of HBM of a device."""
+    flops: float
+    """FLOPs of a step on all devices."""
+    exchanges: list[Collective]
+    time: Time
+    samples: float
+    """Rows, pairs or questions per second."""
+    chips: int
+    compiled: float
+    """Seconds that compiling took."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is enough."""
+        return sum(self.memory.values()) <= self.room
+
+
 def plan(config: Config) -> int:
     """Compiles a stage and says whether it fits. Returns the exit code: 0 if it fits, 2 if not.
 
     Raises:
       InbolError: if the topology is not known, or libtpu is not installed.
     """
-    shipped = SHAPES / config.model
-    folder = shipped if shipped.is_dir() else Path(config.model)
+    folder = model_folder(config.model)
     devices = topology_devices(config.topology)
-    own = program_devices(config.stage, config.topology, devices)
-    mesh = make_mesh(*config.mesh, devices=own)
+    if config.search:
+        from search import search
+
+        return search(config, program_devices(config.stage, config.topology, devices))
+    mesh = mesh_for(config, devices)
+    _check_heads(load_config(folder), mesh)
     hosts = len({device.process_index for device in devices})
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     where = " on each host" if mesh.size < len(devices) else ""
-    _check_heads(load_config(folder), mesh)
     say(
         f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x "
         f"{devices[0].device_kind}, {hosts} hosts; {sizes}{where}"
     )
-    start = time.monotonic()
+    found = make_plan(config, folder, mesh)
+    if isinstance(found, str):
+        say(f"does not fit: {found}")
+        return 2
+    for line in report(found, mesh):
+        say(line)
+    return 0 if found.fits else 2
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model that is shipped, or that is one."""
+    shipped = SHAPES / model
+    return shipped if shipped.is_dir() else Path(model)
+
+
+def mesh_for(config: Config, devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh of the devices that a stage's program runs on."""
+    own = program_devices(config.stage, config.topology, devices)
+    return make_mesh(*config.mesh, devices=own)
+
+
+def make_plan(config: Config, folder: Path, mesh: Mesh) -> Plan | str:
+    """Compiles a stage. Returns why it does not fit, if the compiler says so.
+
+    Raises:
+      InbolError: if the rates of the chips are not known.
+    """
+    devices = list(mesh.devices.flat)
+    chip, per_chip = chip_of(devices)
+    if chip is None:
+        raise InbolError(f"--topology {config.topology}: no rates of {devices[0].device_kind}")
+    start, program = time.monotonic(), trace(config, folder, mesh)
+    room = chip.memory / per_chip
+    # All gradients are there at a time, for their norm.
+    needed = sum(map(local_size, program.parts.values()))
+    needed += local_size(program.parts.get("trained", {}))
+    if needed > room * 2**30:
+        return f"variables, optimizer and gradients take {needed / 2**30:.1f} of {room:.0f} GiB"
+    trips = config.answer - 1  # of the loop that decodes; all others are known
+    flops = count_flops(program.traced.jaxpr, trips)
     try:
-        compiled = lower(config, folder, mesh).compile()
+        compiled = program.traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        say(f"does not fit: {str(error).splitlines()[0]}")
-        return 2
-    memory = compiled.memory_analysis()
-    held, scratch = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    peak = held + scratch + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    room = HBM.get(devices[0].device_kind)
-    of_room = f", of {room} GiB" if room else ""
-    amounts = f"{_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
-    say(f"memory per chip: {amounts}{of_room}")
-    trips = config.answer - 1  # of the loop that decodes; all others are known
-    for line in traffic(collectives(compiled.as_text(), trips), mesh.shape):
-        say(line)
-    say(f"compiled in {time.monotonic() - start:.0f} s: fits")
-    return 0
+        return str(error).splitlines()[0]
+    text = compiled.as_text()
+    exchanges = list(collectives(text, trips))
+    traffic = sum(moved(run) * run.count for run in runs(text, trips))
+    cost = step_time(chip, per_chip, flops / len(devices), traffic, exchanges)
+    if config.stage == "sample":
+        rows = round_batch(config.batch_size, mesh)
+    else:
+        rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    memory, seconds = memory_of(program.parts, compiled), time.monotonic() - start
+    chips = len(devices) // per_chip
+    return Plan(memory, room, flops, exchanges, cost, rows / cost.step, chips, seconds)
+
+
+def report(found: Plan, mesh: Mesh) -> list[str]:
+    """The lines that say what a plan found."""
+    shown = ", ".join(f"{name} {n:.2f}" for name, n in found.memory.items() if n >= 0.005)
+    total = sum(found.memory.values())
+    of_steps = ", ".join(f"{name} {n:.3f} s" for name, n in found.time._asdict().items())
+    hourly = 3600 * found.samples / found.chips
+    return [
+        f"memory per device: {total:.2f} of {found.room:.0f} GiB ({shown})",
+        f"{found.flops / 1e12:,.1f} TFLOP per step on all chips, with what remat computes again",
+        *traffic(found.exchanges, mesh.shape),
+        f"step: {of_steps}; {found.samples:.1f} samples/s, {hourly:,.0f} per chip-hour",
+        ASSUMED,
+        f"compiled in {found.compiled:.0f} s: {'fits' if found.fits else 'does not fit'}",
+    ]
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
@@ -215,7 +298,12 @@ def most_image_tokens(model: ModelConfig, tiles: int) -> int:
 
 
 def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
-    """The stage's program, lowered on arrays that do not exist.
+    """What `trace` traces, lowered."""
+    return trace(config, folder, mesh).traced.lower()
+
+
+def trace(config: Config, folder: Path, mesh: Mesh) -> Program:
+    """The stage's program, traced on arrays that do not exist.
 
     Args:
       folder: folder with the model's config.json.
@@ -241,7 +329,7 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
     variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
     if config.stage == "sample":
-        return _lower_sample(config, model, variables, mesh)
+        return _trace_sample(config, model, variables, mesh)
     if config.scan and len({*architecture.text.windows}) == 1:
         variables = stack_layers(variables, architecture)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
@@ -258,12 +346,12 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
         batch |= abstract_groups(mesh, rows=rows, n=config.n)
     run = run.with_rate(adapters=lora is not None)
     program = make_program(objective, run, total_steps=100)
-    return lower_step(program, run, variables, batch, mesh, lora=lora)
+    return trace_step(program, run, variables, batch, mesh, lora=lora)
 
 
-def _lower_sample(
+def _trace_sample(
     config: Config, model: VisionLanguageModel, variables: dict, mesh: Mesh
-) -> jax.stages.Lowered:
+) -> Program:
     rows = round_batch(config.batch_size, mesh)
     batch = abstract_batch(
         mesh,
@@ -282,11 +370,8 @@ def _lower_sample(
     def run(variables, batch, key):
         return sample(model, variables, batch, key=key, options=options)
 
-    return jax.jit(run, compiler_options=COMPILER_OPTIONS).lower(variables, batch, key)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    traced = jax.jit(run, compiler_options=COMPILER_OPTIONS).trace(variables, batch, key)
+    return Program(traced, {"parameters": variables, "batch": batch})
 
 
 def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[str]:
@@ -304,7 +389,7 @@ def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[s
         received[kind] += exchange.count * exchange.received
     return [
         f"{operation} along {axes}: {counts[operation, axes]:,} per step, "
-        f"{_gib(received[operation, axes])} received per chip"
+        f"{received[operation, axes] / 2**30:.2f} GiB received per chip"
         for operation, axes in sorted(counts)
     ]
 
