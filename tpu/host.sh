@@ -74,7 +74,8 @@ status() {
   elif [ -s "$leader" ]; then
     state=lost # the host was started again, or everything was killed
   fi
-  echo "[$(hostname)] $state: $(tail -n 1 "$log" 2>/dev/null | tr '\r' '\n' | tail -n 1)"
+  # Short enough that the lines of several hosts cannot mix.
+  echo "[$(hostname)] $state: $(tail -n 1 "$log" 2>/dev/null | tr '\r' '\n' | tail -n 1 | cut -c 1-300)"
 }
 
 stop() {

@@ -3,7 +3,8 @@
 #
 #   tpu/launch.sh create NAME ZONE TOPOLOGY [--spot] [OPTIONS]  requests a slice and waits until it is there
 #   tpu/launch.sh setup NAME ZONE            installs the last commit of this checkout on every host
-#   tpu/launch.sh run NAME ZONE WORDS        runs python WORDS on every host and shows what they print
+#   tpu/launch.sh run NAME ZONE WORDS        runs python WORDS on every host and shows what they print; for what is
+#                                            short, as gcloud gives a command again when its connection is lost
 #   tpu/launch.sh start NAME ZONE WORDS      the same in the background: nothing ends it when this computer sleeps
 #   tpu/launch.sh status NAME ZONE           shows the state of the slice, and a line per host
 #   tpu/launch.sh watch NAME ZONE            the same until WORDS has ended everywhere; ends with its exit code
@@ -41,7 +42,9 @@ call() {
   if [ -z "$dry" ]; then "$@"; else printf '%q ' "$@" && echo; fi
 }
 
-on_all() { call gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --command "$@"; }
+on() { call gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" "--worker=$1" --command "$2"; }
+
+on_all() { on all "$1"; }
 
 quoted() { printf ' %q' "$@"; }
 
@@ -162,6 +165,21 @@ watch() {
   return "$code"
 }
 
+# One host after the other: what several print at once is not kept apart, and --output-directory of gcloud has written
+# into a folder `None`.
+collect() {
+  if [ -n "$dry" ]; then
+    on 0 "$host log"
+    return
+  fi
+  local lines worker
+  lines=$(on_all "$host status")
+  mkdir -p "$1"
+  for ((worker = 0; worker < $(states <<<"$lines" | wc -l); worker++)); do
+    on "$worker" "$host log" >"$1/$worker.log" </dev/null
+  done
+}
+
 # Every part is a process of its own, so that the first of its commands that fails ends it.
 keep() {
   local request=() code
@@ -215,7 +233,6 @@ case $action in
   stop) on_all "$host stop" ;;
   logs)
     [ $# = 1 ] || usage
-    call mkdir -p "$1"
-    on_all "$host log" --output-directory "$1" ;;
+    collect "$1" ;;
   *) usage ;;
 esac

@@ -20,7 +20,7 @@ OPTIONS = {
     "queued-resources describe": "zone format",
     "queued-resources delete": "zone force quiet async",
     "tpu-vm describe": "zone format",
-    "tpu-vm ssh": "zone worker command output-directory",
+    "tpu-vm ssh": "zone worker command",
     "tpu-vm scp": "zone worker",
 }
 FLAGS = ("spot", "force", "quiet", "async", "internal-ips")
@@ -92,10 +92,10 @@ def tpu_vm_describe(root, places, options):
 
 def hosts_of(root, name, options):
     folder = root / name
-    assert options["worker"] == "all"
     if tpu_state(folder)[1] != "READY":
         sys.exit("ERROR: (gcloud) the machines cannot be reached")
-    return sorted((f for f in folder.iterdir() if f.is_dir()), key=lambda f: int(f.name))
+    hosts = [folder / str(i) for i in range(len([*folder.glob("*/")]))]
+    return hosts if options["worker"] == "all" else [hosts[int(options["worker"])]]
 
 
 def tpu_vm_scp(root, places, options):
@@ -111,20 +111,16 @@ def tpu_vm_ssh(root, places, options):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(len(hosts))}
-    running = []
-    for i, host in enumerate(hosts):
-        output = None
-        if "output-directory" in options:
-            output = (Path(options["output-directory"]) / f"{i}.log").open("w")
-        running.append(
-            subprocess.Popen(
-                ["bash", "-c", options["command"]],
-                cwd=host,
-                env=os.environ | shared | {"JAX_PROCESS_ID": str(i)},
-                stdout=output,
-            )
+    running = [
+        subprocess.Popen(
+            ["bash", "-c", options["command"]],
+            cwd=host,
+            env=os.environ | shared | {"JAX_PROCESS_ID": host.name},
         )
-    return max(process.wait() for process in running)
+        for host in hosts
+    ]
+    codes = [process.wait() for process in running]
+    return next(filter(None, codes), 0)
 
 
 if __name__ == "__main__":
