@@ -82,8 +82,12 @@ stop() {
   if alive; then kill -TERM -- "-$(<"$leader")"; fi
 }
 
-case ${1-} in
-  install | run | start | lead | status | stop) "$@" ;;
-  log) if [ -e "$log" ]; then cat "$log"; fi ;;
-  *) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
-esac
+# In braces for the reason that launch.sh says.
+{
+  case ${1-} in
+    install | run | start | lead | status | stop) "$@" ;;
+    log) if [ -e "$log" ]; then cat "$log"; fi ;;
+    *) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+  esac
+  exit
+}

@@ -217,22 +217,26 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 archive=$scratch/inbol_jax.tar.gz errors=$scratch/errors
 
-case $action in
-  create | keep)
-    [ $# -ge 1 ] || usage
-    "$action" "$@" ;;
-  setup | watch | delete)
-    [ $# = 0 ] || usage
-    "$action" ;;
-  run | start)
-    [ $# -ge 1 ] || usage
-    on_all "$host $action$(quoted "$@")" ;;
-  status)
-    state
-    on_all "$host status" ;;
-  stop) on_all "$host stop" ;;
-  logs)
-    [ $# = 1 ] || usage
-    collect "$1" ;;
-  *) usage ;;
-esac
+# In braces, so that all of it is read before any of it runs: the checkout may change meanwhile.
+{
+  case $action in
+    create | keep)
+      [ $# -ge 1 ] || usage
+      "$action" "$@" ;;
+    setup | watch | delete)
+      [ $# = 0 ] || usage
+      "$action" ;;
+    run | start)
+      [ $# -ge 1 ] || usage
+      on_all "$host $action$(quoted "$@")" ;;
+    status)
+      state
+      on_all "$host status" ;;
+    stop) on_all "$host stop" ;;
+    logs)
+      [ $# = 1 ] || usage
+      collect "$1" ;;
+    *) usage ;;
+  esac
+  exit
+}
