@@ -85,7 +85,12 @@ stop() {
 # In braces for the reason that launch.sh says.
 {
   case ${1-} in
-    install | run | start | lead | status | stop) "$@" ;;
+    install) install ;;
+    run) run "${@:2}" ;;
+    start) start "${@:2}" ;;
+    lead) lead "${@:2}" ;;
+    status) status ;;
+    stop) stop ;;
     log) if [ -e "$log" ]; then cat "$log"; fi ;;
     *) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
   esac

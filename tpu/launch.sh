@@ -33,7 +33,11 @@ if [ "${1-}" = --dry-run ]; then
   dry=--dry-run
   shift
 fi
-[ $# -ge 3 ] || usage
+case ${1-}:$# in # the action, and how many words there are with it
+  setup:3 | status:3 | watch:3 | stop:3 | delete:3 | logs:4) ;;
+  create:[4-9]* | create:??* | run:[4-9]* | run:??* | start:[4-9]* | start:??* | keep:[6-9]* | keep:??*) ;;
+  *) usage ;;
+esac
 self=$0 action=$1 name=$2 zone=$3 pretended=NONE
 shift 3
 host="bash inbol_jax/tpu/host.sh"
@@ -220,23 +224,15 @@ archive=$scratch/inbol_jax.tar.gz errors=$scratch/errors
 # In braces, so that all of it is read before any of it runs: the checkout may change meanwhile.
 {
   case $action in
-    create | keep)
-      [ $# -ge 1 ] || usage
-      "$action" "$@" ;;
-    setup | watch | delete)
-      [ $# = 0 ] || usage
-      "$action" ;;
-    run | start)
-      [ $# -ge 1 ] || usage
-      on_all "$host $action$(quoted "$@")" ;;
-    status)
-      state
-      on_all "$host status" ;;
+    create) create "$@" ;;
+    setup) setup ;;
+    run | start) on_all "$host $action$(quoted "$@")" ;;
+    status) state && on_all "$host status" ;;
+    watch) watch ;;
     stop) on_all "$host stop" ;;
-    logs)
-      [ $# = 1 ] || usage
-      collect "$1" ;;
-    *) usage ;;
+    logs) collect "$1" ;;
+    keep) keep "$@" ;;
+    delete) delete ;;
   esac
   exit
 }
