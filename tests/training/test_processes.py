@@ -1,5 +1,6 @@
 """Training in two real processes of four devices each, through the command line."""
 
+import json
 import os
 import signal
 import socket
@@ -146,6 +147,44 @@ def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path,
     together(*words, tmp_path / "whole")
     assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
     assert_same_runs(tmp_path / "whole", tmp_path / "broken", atol=0)
+
+
+READS = """
+import json, math, sys
+from inbol_jax import cli
+from inbol_jax.models import reading
+from inbol_jax.training import dataset
+read = {"rows": 0, "numbers": 0, "of": 0}
+class Noted:
+    def __init__(self, tensor):
+        self.tensor = tensor
+        read["of"] += math.prod(tensor.get_shape())
+    def __getitem__(self, slices):
+        part = self.tensor[slices]
+        read["numbers"] += part.size
+        return part
+place, pictures = reading._place, dataset.load_image_inputs
+def load_image_inputs(*words):
+    read["rows"] += 1
+    return pictures(*words)
+reading._place = lambda tensor, *words: place(Noted(tensor), *words)
+dataset.load_image_inputs = load_image_inputs
+code = cli.main()
+print(json.dumps(read))
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_own_part_of_weights_and_pictures(data, micro, tmp_path):
+    """Half of the 16 rows, and of the weights what is not whole on every device beside it."""
+    (tmp_path / "reads.py").write_text(READS)
+    own = {"data": data / "instructions.jsonl", "model": micro.path, "out": tmp_path / "out"}
+    words = command_line("sft", **own, epochs=1, batch_size=8, mesh=(1, 8, 1))
+    for printed in together(*words, program=tmp_path / "reads.py"):
+        read = json.loads(printed.splitlines()[-1])
+        assert read["rows"] == 8
+        assert read["numbers"] < 0.6 * read["of"], read
 
 
 EXCHANGE = """
