@@ -18,6 +18,7 @@ install() {
     command -v mount.nfs >/dev/null || sudo apt-get install -y -q nfs-common
     sudo mkdir -p /mnt/run
     sudo mount -t nfs "$SHARED" /mnt/run
+    [ -w /mnt/run ] || sudo chmod go+rwx /mnt/run # a new Filestore is root's
   fi
   local python=${PYTHON:-python3}
   if [ ! -x .venv/bin/python ]; then
