@@ -4,7 +4,9 @@ not. What jobs do on a slice is in test_slice.py."""
 import json
 import re
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from cloud import ROOT, Cloud
@@ -262,4 +264,4 @@ def test_what_cannot_be_meant_is_said(cloud, words, said):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tpu").glob("*.sh")), ids=lambda f: f.name)
 def test_scripts_are_clean(file):
-    subprocess.run(["shellcheck", file], check=True)
+    subprocess.run([Path(sys.executable).parent / "shellcheck", file], check=True)
