@@ -86,7 +86,7 @@ def test_a_run_that_is_killed_and_preempted_ends_as_an_undisturbed_one(cloud, sm
 
 def lines_of(folder, pattern):
     """The lines of a store, in whatever files and order they stand."""
-    return sorted(line for file in folder.glob(pattern) for line in file.open())
+    return sorted(line for f in folder.glob(pattern) for line in f.read_text().splitlines())
 
 
 @pytest.mark.slow
