@@ -76,6 +76,13 @@ state() {
   echo "$requested"
 }
 
+# Not if that cannot be known: this computer may be without a network for a while.
+gone() {
+  local now
+  now=$(state) || return 1
+  [ "$now" != ACTIVE ]
+}
+
 # The options of a request for a topology: v5litepod-N and v6e-N count chips, and each number has one shape.
 machine() {
   local shape=${1#*:}
@@ -152,7 +159,7 @@ watch() {
     if lines=$(on_all "$host status" | sort); then
       echo "$(date +%H:%M:%S) $(states <<<"$lines" | sort | uniq -c | xargs); $(grep -m 1 '^\[' <<<"$lines")"
       states <<<"$lines" | grep -q running || break
-    elif [ "$(state)" != ACTIVE ]; then
+    elif gone; then
       echo "$name is gone" >&2
       return 128
     fi
@@ -210,7 +217,7 @@ keep() {
 preempted() {
   for _ in {1..10}; do
     pause
-    [ "$(state)" = ACTIVE ] || return 0
+    if gone; then return 0; fi
   done
   return 1
 }

@@ -32,6 +32,8 @@ def main(words):
     with (root / "calls").open("a") as calls:
         calls.write(json.dumps(words) + "\n")
     assert words[:2] == ["compute", "tpus"], words
+    if (root / "offline").exists():
+        sys.exit("ERROR: (gcloud) network is unreachable")
     what, rest = " ".join(words[2:4]), iter(words[4:])
     places, options = [], {}
     for word in rest:

@@ -158,6 +158,11 @@ def test_what_was_started_lives_on_and_is_watched_to_its_end(pod, tmp_path):
     assert "this is running here" in error
     watching = pod.start("watch", "pod", "zone-a")
     assert re.search(r"2 running; \[w-0\] running: step 2", watching.stdout.readline())
+    (pod.folder / "offline").touch()  # a network that is away for a while ends nothing
+    before = len(pod.calls())
+    while len(pod.calls()) < before + 5:
+        time.sleep(0.1)
+    (pod.folder / "offline").unlink()
     for host in hosts(pod):
         (host / "inbol_jax/go").touch()
     _, error = watching.communicate(timeout=60)
