@@ -4,6 +4,7 @@
 #   tpu/host.sh install                     makes .venv; mounts the NFS that SHARED names on /mnt/run
 #   tpu/host.sh run [NAME=VALUE ...] WORDS  runs python WORDS until it ends
 #   tpu/host.sh start [NAME=VALUE ...] WORDS  the same in the background: it lives on when ssh ends
+#   tpu/host.sh busy                        whether that is still running, as exit code
 #   tpu/host.sh status                      one line: not started, running, ended CODE or lost
 #   tpu/host.sh stop                        sends SIGTERM: training saves its last finished step
 #   tpu/host.sh log                         prints what was started here have printed
@@ -15,7 +16,7 @@ leader=.run/leader words=.run/words code=.run/code log=.run/log
 
 install() {
   if [ -n "${SHARED:-}" ] && ! mountpoint -q /mnt/run; then
-    command -v mount.nfs >/dev/null || sudo apt-get install -y -q nfs-common
+    command -v mount.nfs >/dev/null || sudo apt-get -o DPkg::Lock::Timeout=300 install -y -q nfs-common
     sudo mkdir -p /mnt/run
     sudo mount -t nfs "$SHARED" /mnt/run
     [ -w /mnt/run ] || sudo chmod go+rwx /mnt/run # a new Filestore is root's
@@ -90,6 +91,7 @@ stop() {
     run) run "${@:2}" ;;
     start) start "${@:2}" ;;
     lead) lead "${@:2}" ;;
+    busy) alive ;;
     status) status ;;
     stop) stop ;;
     log) if [ -e "$log" ]; then cat "$log"; fi ;;

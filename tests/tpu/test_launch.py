@@ -152,6 +152,9 @@ def test_what_was_started_lives_on_and_is_watched_to_its_end(pod, tmp_path):
     pod.launch(*words)
     assert await_status(pod, "running: step 2").startswith("ACTIVE\n")
     before = pod.leaders("pod")
+    (hosts(pod)[0] / "inbol_jax/train.py").write_text("as it was")
+    pod.launch("setup", "pod", "zone-a")
+    assert (hosts(pod)[0] / "inbol_jax/train.py").read_text() == "as it was"
     pod.launch(*words)
     assert pod.leaders("pod") == before
     _, error = pod.launch("start", "pod", "zone-a", "-c", "pass", code=1)
