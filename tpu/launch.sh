@@ -144,8 +144,8 @@ setup() {
   call git -C "$checkout" archive --format tar.gz --output "$archive" HEAD
   call gcloud compute tpus tpu-vm scp "$archive" "$name:inbol_jax.tar.gz" --zone "$zone" --worker=all
   # The files of a program that is running stay as they are.
-  on_all "if $host busy 2>/dev/null; then $host status; else
-    mkdir -p inbol_jax && tar -xzf inbol_jax.tar.gz -C inbol_jax && $variables$host install; fi"
+  local install="mkdir -p inbol_jax && tar -xzf inbol_jax.tar.gz -C inbol_jax && $variables$host install"
+  on_all "if $host busy 2>/dev/null; then $host status; else $install; fi"
 }
 
 # Of the lines of all hosts the states: running, ended CODE, lost, not started.
