@@ -259,9 +259,9 @@ MOST_LINES = {
     "sampling.sampler": 1_630,
     "construction.build": 3_970,  # the goal is 3,000
     "confidence.estimate": 3_930,
-    "training.ca_dpo": 7_090,  # the goal is 6,500
+    "training.ca_dpo": 7_150,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 20_990  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 21_050  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)

@@ -26,6 +26,7 @@ from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
 from inbol_jax.prompts import BARE, Prompt, header_prompt, tell_prompt, write_prompt
+from inbol_jax.training.card import write_card
 from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
 from inbol_jax.training.step import Flat, TrainState, merge_variables
 
@@ -183,5 +184,6 @@ def save_trained(checkpoint: Checkpoint, config: RunConfig, state: TrainState, l
     if is_main():
         if checkpoint.prompt:
             write_prompt(folder, checkpoint.prompt)
+        write_card(folder, checkpoint, config, method=label, steps=int(state.step))
         say(f"{label}: {int(state.step)} steps -> {folder}")
     return folder
