@@ -6,6 +6,7 @@ program, with the trips of its loops.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -136,3 +137,23 @@ def memory_of(parts: Mapping[str, Any], compiled: jax.stages.Compiled) -> dict[s
     sizes["outputs"] = memory.output_size_in_bytes - memory.alias_size_in_bytes
     sizes["activations and temporaries"] = memory.temp_size_in_bytes
     return {name: size / 2**30 for name, size in sizes.items()}
+
+
+def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[str]:
+    """A line per kind of exchange and axes of the mesh: how often it runs, and what a chip receives
+    by it.
+
+    Args:
+      sizes: of the mesh's axes.
+    """
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    received: dict[tuple[str, str], float] = defaultdict(float)
+    for exchange in exchanges:
+        kind = exchange.operation, exchange.axes(sizes)
+        counts[kind] += exchange.count
+        received[kind] += exchange.count * exchange.received
+    return [
+        f"{operation} along {axes}: {counts[operation, axes]:,} per step, "
+        f"{received[operation, axes] / 2**30:.2f} GiB received per chip"
+        for operation, axes in sorted(counts)
+    ]

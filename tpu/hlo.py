@@ -22,6 +22,8 @@ _OPERAND = re.compile(r"%([\w.\-]+)")
 # Move nothing, or are counted where they start.
 FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple", "after-all", "iota"}
 FREE |= {"partition-id", "replica-id", "copy-done", "async-done", "async-update"}
+# Exchanges between devices
+OPERATIONS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 class Shape(NamedTuple):
@@ -104,8 +106,9 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
             root, name, shape, opcode, rest = match.groups()
             end = _until_closed(rest)
             inputs, attributes = rest[:end], rest[end:]
-            # A parameter's only operand is its number.
-            operands = [inputs] if opcode == "parameter" else _OPERAND.findall(inputs)
+            # A parameter's only operand is its number, a constant's its value.
+            literal = opcode in ("parameter", "constant")
+            operands = [inputs] if literal else _OPERAND.findall(inputs)
             shapes = _shapes(re.sub(r"/\*.*?\*/", "", shape))
             current[name] = Instruction(name, shapes, opcode, operands, attributes, bool(root))
     return computations, entry
@@ -138,12 +141,36 @@ def _runs(
     for line in scope.values():
         called = line.called
         if line.opcode == "while":
-            steps = int(line.attribute(r'known_trip_count":\{"n":"(\d+)"') or trips)
+            steps = _steps(line, computations) or trips
             yield from _runs(computations, called, count * steps, trips)
         elif line.opcode in ("call", "conditional", "async-start"):
             yield from _runs(computations, called, count, trips) if called else ()
         else:
             yield Run(line, scope, count, computations.get(called, {}))
+
+
+def _steps(loop: Instruction, computations: Mapping[str, Computation]) -> int:
+    """How often a loop runs: what XLA wrote, or what follows of a counter from 0 on that stays
+    below a constant; 0 if neither is known."""
+    if known := loop.attribute(r'known_trip_count":\{"n":"(\d+)"'):
+        return int(known)
+    condition = computations.get(loop.attribute(r"condition=%?([\w.\-]+)"), {})
+    root, body = _root(condition), computations.get(loop.called, {})
+    if root is None or root.opcode != "compare" or "direction=LT" not in root.attributes:
+        return 0
+    counter, limit = (condition.get(name) for name in root.operands)
+    if counter is None or limit is None or limit.opcode != "constant":
+        return 0
+    # Loops that were unrolled count in steps of more than one.
+    next_state, place = _root(body), counter.attribute(r"index=(\d+)")
+    added = body.get(next_state.operands[int(place)]) if next_state and place else None
+    values = [body[name] for name in added.operands if name in body] if added else []
+    step = next((int(x.operands[0]) for x in values if x.opcode == "constant"), 1)
+    return -(-int(limit.operands[0]) // step)
+
+
+def _root(computation: Computation) -> Instruction | None:
+    return next((line for line in computation.values() if line.root), None)
 
 
 def moved(run: Run) -> int:
@@ -173,7 +200,9 @@ def _fusion_bytes(fused: Computation) -> int:
     def read(name: str) -> int:
         whole, total = size(fused[name].shapes), 0
         for user, place in users[name]:
-            if user.opcode in ("slice", "dynamic-slice", "gather") and not place:
+            # Fusions within one are slices with a change of layout, wherever their input stands.
+            sliced = user.opcode in ("slice", "dynamic-slice", "gather") and not place
+            if sliced or user.opcode == "fusion":
                 total += size(user.shapes)
             elif user.opcode == "bitcast":
                 total += read(user.name)
@@ -188,13 +217,18 @@ def _fusion_bytes(fused: Computation) -> int:
         in_place = line.opcode == "dynamic-update-slice"
         return size(fused[line.operands[1]].shapes if in_place else fused[name].shapes)
 
-    root = next(line for line in fused.values() if line.root)
+    root = _root(fused)
     outputs = root.operands if root.opcode == "tuple" else [root.name]
-    inputs = [line.name for line in fused.values() if line.opcode == "parameter"]
-    return sum(map(read, inputs)) + sum(map(written, outputs))
-
-
-OPERATIONS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+    # What a fusion only hands on, or exchanges beside its work, is not read by it.
+    passed = ("parameter", *OPERATIONS)
+    inputs = [
+        name
+        for name, line in fused.items()
+        if line.opcode == "parameter"
+        and any(user.opcode not in ("tuple", *OPERATIONS) for user, _ in users[name])
+    ]
+    made = [name for name in outputs if fused[name].opcode not in passed]
+    return sum(map(read, inputs)) + sum(map(written, made))
 
 
 class Collective(NamedTuple):

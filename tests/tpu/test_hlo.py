@@ -20,6 +20,13 @@ HloModule step
   ROOT %g = bf16[32,48]{1,0} all-gather(%p), channel_id=1, replica_groups={{0,2,4,6},{1,3,5,7}}
 }
 
+%below (s: (f32[32], s32[])) -> pred[] {
+  %s2 = (f32[32]{0}, s32[]) parameter(0)
+  %i = s32[] get-tuple-element(%s2), index=1
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %l = pred[] compare(%i, %n), direction=LT
+}
+
 ENTRY %main (a: bf16[8,48], d: (f32[32])) -> bf16[8,48] {
   %a = bf16[8,48]{1,0} parameter(0)
   %d = (f32[32]{0}) parameter(1)
@@ -28,6 +35,7 @@ ENTRY %main (a: bf16[8,48], d: (f32[32])) -> bf16[8,48] {
   %w = (f32[32]{0}) while(%d), condition=%c, body=%body
   %again = (f32[32]{0}) while(%d), condition=%c, body=%known, \
 backend_config={"known_trip_count":{"n":"3"}}
+  %known_below = (f32[32]{0}, s32[]) while(%d), condition=%below, body=%unrolled
   %s = (bf16[8,48]{1,0:T(8,128)(2,1)S(1)}, bf16[8,48]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, \
 u32[]{:S(2)}) collective-permute-start(%a), channel_id=2, source_target_pairs={{0,1},{1,0}}
   %r = bf16[2,48]{1,0:S(1)} reduce-scatter(%a), replica_groups=mesh['a'=4,'b'=2] {'a'}
@@ -35,7 +43,19 @@ u32[]{:S(2)}) collective-permute-start(%a), channel_id=2, source_target_pairs={{
 }
 
 %known (s: (f32[32])) -> (f32[32]) {
-  ROOT %k = (f32[32]{0}) parameter(0)
+  %k = (f32[32]{0}) parameter(0)
+  ROOT %o = f32[32]{0} negate(%k)
+}
+"""
+TEXT += """
+%unrolled (s: (f32[32], s32[])) -> (f32[32], s32[]) {
+  %s3 = (f32[32]{0}, s32[]) parameter(0)
+  %f = f32[32]{0} get-tuple-element(%s3), index=0
+  %j = s32[] get-tuple-element(%s3), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%j, %two)
+  %o = f32[32]{0} negate(%f)
+  ROOT %t2 = (f32[32]{0}, s32[]) tuple(%o, %next)
 }
 """
 SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -65,6 +85,15 @@ def test_collectives_with_their_groups_and_counts():
 def test_bytes_that_a_device_receives_from_three_others(operation, received):
     """Of a result of 64 bytes."""
     assert Collective(operation, "f32", (16,), (0, 1, 2, 3)).received == received * 64
+
+
+def test_trips_of_loops():
+    """As XLA writes them, as counter and condition have them (0, 2, 4 are below 5), or as the
+    caller knows them.
+    """
+    counts = [run.count for run in runs(TEXT, trips=31) if run.line.name == "o"]
+    assert counts == [3, 3]
+    assert {run.count for run in runs(TEXT, trips=31) if run.line.name == "y"} == {31}
 
 
 def test_bytes_of_memory_are_those_of_hbm_alone():

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import plan
 import pytest
+from costs import traffic
 from hlo import Collective
 
 from inbol_jax.errors import InbolError
@@ -142,7 +143,7 @@ def test_a_mesh_that_cuts_through_heads_is_told(capsys):
 def test_exchanges_are_summed_by_kind_and_axis():
     ring = Collective("collective-permute", "bf16", (2**28,), (0, 1), 31)
     gathers = [Collective("all-gather", "bf16", (2**29,), (0, 2))] * 2
-    lines = plan.traffic([ring, *gathers], {"data": 2, "fsdp": 2, "tensor": 2})
+    lines = traffic([ring, *gathers], {"data": 2, "fsdp": 2, "tensor": 2})
     assert lines == [
         "all-gather along fsdp: 2 per step, 1.00 GiB received per chip",
         "collective-permute along tensor: 31 per step, 15.50 GiB received per chip",
