@@ -240,11 +240,13 @@ def report(found: Plan, mesh: Mesh) -> list[str]:
     total = sum(found.memory.values())
     of_steps = ", ".join(f"{name} {n:.3f} s" for name, n in found.time._asdict().items())
     hourly = 3600 * found.samples / found.chips
+    hint = "the chips wait for exchanges: more rows per chip, or more of the mesh along data"
     return [
         f"memory per device: {total:.2f} of {found.room:.0f} GiB ({shown})",
         f"{found.flops / 1e12:,.1f} TFLOP per step on all chips, with what remat computes again",
         *traffic(found.exchanges, mesh.shape),
         f"step: {of_steps}; {found.samples:.1f} samples/s, {hourly:,.0f} per chip-hour",
+        *[hint] * (found.time.exchanges == found.time.step),
         ASSUMED,
         f"compiled in {found.compiled:.0f} s: {'fits' if found.fits else 'does not fit'}"
         + found.scanned * "; layers were scanned: apart, as they run, they take more (--no-scan)",

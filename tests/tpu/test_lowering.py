@@ -4,6 +4,7 @@ together again.
 
 import dataclasses
 import json
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 from hlo import collectives
-from lowering import abstract_pairs, abstract_variables, lower_step
+from lowering import abstract_pairs, abstract_variables, lower_step, stack_layers
 from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava
@@ -37,11 +38,13 @@ def distinct(config):
     )
 
 
-def lowered(config, mesh):
+def lowered(config, mesh, *, scanned=False):
     """The CA-DPO step of a whole model."""
     run = DpoConfig(data=Path("pairs"), out=Path("out")).with_rate(adapters=False)
     program = make_program(ca_dpo_objective(Llava(config), run.pair_loss), run, total_steps=10)
     variables = abstract_variables(config, mesh, dtype=jnp.float32)
+    if scanned:
+        variables = stack_layers(variables, config)
     batch = abstract_pairs(config, mesh, rows=8, shape=RowShape(40, 12))
     return lower_step(program, run, variables, batch, mesh)
 
@@ -74,16 +77,19 @@ from inbol_jax.sharding import make_mesh
 config = distinct(load_config(Path(sys.argv[2])))
 for sizes in MESHES:
     print(json.dumps(lowered(config, make_mesh(*sizes)).compile().as_text()))
+print(json.dumps(lowered(config, make_mesh(1, 8, 1), scanned=True).compile().as_text()))
 """
 
 
 @pytest.fixture(scope="module")
 def programs(micro):
-    """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices."""
+    """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices, and with its
+    layers scanned on that of fsdp alone."""
     here = os.path.dirname(__file__)
     done = run_on_devices(PROGRAM, here, micro.path, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
     assert "Involuntary full rematerialization" not in done.stderr
-    return dict(zip(MESHES, map(json.loads, done.stdout.splitlines()), strict=True))
+    names = (*MESHES, "scanned")
+    return dict(zip(names, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.slow
@@ -113,3 +119,29 @@ def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
         assert count <= allowed[split], f"{path} is gathered {count} times on {mesh}"
     if mesh[1] > 1:  # the test sees what fsdp gathers
         assert any(gathered[split] for _, split in whole.values())
+
+
+@pytest.mark.slow
+def test_scanned_layers_are_gathered_and_reduced_one_by_one(micro, programs):
+    """No exchange has all layers of a kernel; each layer's is gathered forward and backward, in the
+    loop, and its gradient is summed over the devices there.
+    """
+    config = distinct(micro.config)
+    layers = config.text.num_layers
+    gathered, summed = Counter(), Counter()  # of gradients by size: some are transposed
+    for c in collectives(programs["scanned"]):
+        if c.operation == "all-gather":
+            gathered[c.shape[1:] if c.shape[:1] == (1,) else c.shape] += c.count
+        elif c.operation in ("all-reduce", "reduce-scatter"):
+            summed[math.prod(c.shape)] += c.count
+    kernels, sizes = Counter(), Counter()
+    for path, leaf in flatten_dict(param_shapes(config), sep="/").items():
+        if "language_model/layers_0/" in path and path.endswith("/kernel"):
+            kernels[leaf.shape] += 1
+            sizes[leaf.size] += 1
+    for shape, count in kernels.items():
+        assert not gathered[layers, *shape], f"all {layers} layers of {shape} at a time"
+        assert layers * count <= gathered[shape] <= 2 * layers * count, shape
+    for size, count in sizes.items():
+        assert summed[size] + summed[size // 8] >= layers * count, size
+        assert not summed[layers * size], "all layers at a time"

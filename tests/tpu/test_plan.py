@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import plan
 import pytest
-from costs import traffic
+from costs import Time, traffic
 from hlo import Collective
 
 from inbol_jax.errors import InbolError
@@ -148,6 +148,35 @@ def test_exchanges_are_summed_by_kind_and_axis():
         "all-gather along fsdp: 2 per step, 1.00 GiB received per chip",
         "collective-permute along tensor: 31 per step, 15.50 GiB received per chip",
     ]
+
+
+def test_a_plan_is_told_with_what_it_assumes():
+    ring = Collective("all-gather", "bf16", (2**29,), (0, 1), 4)
+    found = plan.Plan(
+        {"trained": 1.5, "batch": 0.001, "activations and temporaries": 2.0},
+        16.0,
+        5e12,
+        [ring],
+        Time(0.5, 0.25, 2.0),
+        8.0,
+        4,
+        90.0,
+        scanned=True,
+    )
+    lines = plan.report(found, SimpleNamespace(shape={"data": 1, "fsdp": 4, "tensor": 1}))
+    assert lines[0] == (
+        "memory per device: 3.50 of 16 GiB (trained 1.50, activations and temporaries 2.00)"
+    )
+    assert lines[1].startswith("5.0 TFLOP per step")
+    assert lines[2] == "all-gather along fsdp: 4 per step, 2.00 GiB received per chip"
+    assert lines[3].startswith(
+        "step: products 0.500 s, memory 0.250 s, exchanges 2.000 s; 8.0 samp"
+    )
+    assert lines[3].endswith("7,200 per chip-hour")
+    assert "more of the mesh along data" in lines[4]
+    assert lines[5].startswith("assumed, not measured")
+    assert "fits; layers were scanned" in lines[6]
+    assert not found._replace(room=3.0).fits
 
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch):
