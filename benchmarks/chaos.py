@@ -220,13 +220,15 @@ class Chaos:
                 moment: tuple[str, ...] = ()
                 if left and stage.processes == 1 and draw.random() < 0.5:
                     moment = draw.choice(stage.moments), str(draw.randint(1, 3)), str(int(number))
-                run, expected = self.start(name, out, moment), (0,)
+                run, expected, ends = self.start(name, out, moment), (0,), (CODES[number], -number)
+                if stage.processes > 1:  # a SIGINT becomes the notice that all of them get
+                    ends += (CODES[signal.SIGTERM],)
                 if left and not moment and run.lasts(draw.uniform(0, 1.1) * seconds):
                     run.send(draw.randrange(stage.processes), number)
-                    expected = (0, CODES[number], -number)
+                    expected = (0, *ends)
                 codes, text = run.wait(600)
                 if moment and SENT in text:
-                    expected = (0, CODES[number], -number)
+                    expected = (0, *ends)
                     self.look_for_last_step(f"{name}, {number.name} at {moment}", out, text)
                 counts[number] += len(expected) > 1
                 caught = "Traceback" in text or codes[run.target] not in expected
