@@ -35,7 +35,7 @@ install() {
 
 run() {
   local variables=()
-  while [[ ${1-} =~ ^[A-Z_]+= ]]; do
+  while [[ ${1-} =~ ^[A-Z_][A-Z0-9_]*= ]]; do
     variables+=("$1")
     shift
   done
