@@ -142,7 +142,10 @@ def _runs(
         called = line.called
         if line.opcode == "while":
             steps = _steps(line, computations) or trips
-            yield from _runs(computations, called, count * steps, trips)
+            asked = line.attribute(r"condition=%?([\w.\-]+)")
+            for part in (asked, called):
+                if part in computations:
+                    yield from _runs(computations, part, count * steps, trips)
         elif line.opcode in ("call", "conditional", "async-start"):
             yield from _runs(computations, called, count, trips) if called else ()
         else:

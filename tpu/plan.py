@@ -266,7 +266,7 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
 def _check_heads(model: ModelConfig, mesh: Mesh) -> None:
     """Says so if the axis tensor would split single heads.
 
-    Their halves are then put together again around every attention, each with permutations.
+    Their halves are then put together again around every attention.
     """
     heads, of_keys, tensor = model.text.num_heads, model.text.num_kv_heads, mesh.shape["tensor"]
     if heads % tensor or of_keys % tensor:

@@ -24,6 +24,7 @@ HloModule step
   %s2 = (f32[32]{0}, s32[]) parameter(0)
   %i = s32[] get-tuple-element(%s2), index=1
   %n = s32[]{:T(128)} constant(5)
+  %all = pred[] all-reduce(%i), channel_id=5, replica_groups={{0,1}}
   ROOT %l = pred[] compare(%i, %n), direction=LT
 }
 
@@ -66,10 +67,11 @@ def test_collectives_with_their_groups_and_counts():
     assert found == [
         Collective("all-gather", "bf16", (32, 48), (0, 2, 4, 6)),
         Collective("all-reduce", "f32", (32,), (0, 1), 31),
+        Collective("all-reduce", "pred", (), (0, 1), 3),  # in a condition
         Collective("collective-permute", "bf16", (8, 48), (0, 1)),
         Collective("reduce-scatter", "bf16", (2, 48), (0, 2, 4, 6)),
     ]
-    assert [c.axes(SIZES) for c in found] == ["data+fsdp", "tensor", "tensor", "data+fsdp"]
+    assert [c.axes(SIZES) for c in found] == ["data+fsdp", *["tensor"] * 3, "data+fsdp"]
 
 
 @pytest.mark.parametrize(
