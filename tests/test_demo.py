@@ -65,7 +65,8 @@ def test_demo_leaves_its_files(run):
         assert [p for p in (out / stage / "checkpoints").iterdir() if p.name.isdigit()]
         assert list(read_jsonl(out / stage / "metrics.jsonl"))
         assert {p.name for p in (out / stage / "model").iterdir()} == {
-            p.name for p in TINY.iterdir() if p.suffix != ".md"
+            *(p.name for p in TINY.iterdir() if p.suffix != ".md"),
+            "README.md",  # the model card
         }
     assert not list(out.rglob(".*"))  # no temporary file is left
     assert not list(out.rglob("*.partial"))
@@ -153,7 +154,7 @@ def test_a_probe_is_one_more_baseline(run, tmp_path, capsys):
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
     out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
-    results = {"demo.meta.json", "metrics.json", "report.html"}
+    results = {"demo.meta.json", "metrics.json", "report.html", "predictions.html"}
     files = [p for p in out.rglob("*") if p.is_file() and "figures" not in p.parts]
     kept = [p for p in files if p.name not in results]
     before = {p: p.stat().st_mtime_ns for p in kept}
