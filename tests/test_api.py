@@ -133,6 +133,19 @@ def test_anybodys_answers_are_judged(said, t):
     assert scores["all"].t == pytest.approx(t)
 
 
+def test_refusing_what_one_gets_wrong_is_no_accuracy():
+    """POPE's trap: where answers that are neither yes nor no are left out, as some scorers do, a
+    model that refuses what it would get wrong has an F1 of 1."""
+    asked = [{"question": f"Is there a {i}?", "answers": "yes"} for i in range(10)]
+    models = {"answers": ("yes", "no"), "refuses": ("Yes.", "I don't know."), "silent": ("yes", "")}
+    for model, said in models.items():
+        rows = [row | {"prediction": said[i % 2], "model": model} for i, row in enumerate(asked)]
+        scores = inbol_jax.score(rows)[model]["in_domain"]["all"]
+        assert scores.acc == 0.5
+        assert scores.refr == (0.5 if model == "refuses" else 0)
+        assert scores.t == (0.5 if model == "refuses" else 0)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
