@@ -290,7 +290,12 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
             if channel in channels:
                 continue
             channels |= {channel} - {""}
-            for shape in _results(line, operation):
+            shapes, root = _results(line, operation), _root(run.fused)
+            sliced = root is not None and root.opcode == "dynamic-slice"
+            # So a TPU writes reduce-scatter: all that comes of the sum is a slice of it.
+            if operation == "all-reduce" and sliced and root.operands[0] == line.name:
+                operation, shapes = "reduce-scatter", root.shapes
+            for shape in shapes:
                 yield Collective(operation, shape.dtype, shape.dims, _group(line), run.count)
 
 

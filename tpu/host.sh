@@ -44,12 +44,12 @@ run() {
 
 start() {
   mkdir -p .run
-  if alive && [ "$*" != "$(<"$words")" ]; then
+  if alive && [ "$(printf '%q ' "$@")" != "$(<"$words")" ]; then
     echo "this is running here, stop it first: $(<"$words")" >&2
     return 1
   elif ! alive; then
     rm -f "$code"
-    echo "$*" >"$words"
+    printf '%q ' "$@" >"$words"
     setsid bash tpu/host.sh lead "$@" >>"$log" 2>&1 </dev/null &
     echo $! >"$leader"
   fi
@@ -95,7 +95,7 @@ stop() {
     status) status ;;
     stop) stop ;;
     log) if [ -e "$log" ]; then cat "$log"; fi ;;
-    *) sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+    *) sed -n '2,/^set /s/^# \{0,1\}//p' tpu/host.sh >&2 && exit 2 ;;
   esac
   exit
 }

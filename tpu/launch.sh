@@ -38,7 +38,7 @@ case ${1-}:$# in # the action, and how many words there are with it
   create:[4-9]* | create:??* | run:[4-9]* | run:??* | start:[4-9]* | start:??* | keep:[6-9]* | keep:??*) ;;
   *) usage ;;
 esac
-self=$0 action=$1 name=$2 zone=$3 pretended=NONE
+self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0") action=$1 name=$2 zone=$3 pretended=NONE
 shift 3
 host="bash inbol_jax/tpu/host.sh"
 
@@ -106,12 +106,17 @@ machine() {
 }
 
 create() {
-  local options now before=
+  local options now known='' before=
   options=$(machine "$1")
   read -ra options <<<"$options"
   shift
   while true; do
-    now=$(state)
+    if ! now=$(state); then
+      [ -n "$known" ] || return 1
+      pause # a request may wait for longer than this computer has a network
+      continue
+    fi
+    known=yes
     case $now in
       ACTIVE) return ;;
       NONE)

@@ -73,6 +73,7 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "lora_rank", "remat")
+SCANNED = "layers were scanned: apart, as they run, they take more (--no-scan)"
 SHAPES = Path(__file__).parent / "shapes"
 # Of a picture of 640 x 480 pixels; one in other families
 USUAL_TILES = {"llava_next": 5, "llava_onevision": 5, "qwen2_5_vl": 391, "qwen3_vl": 300}
@@ -249,7 +250,7 @@ def report(found: Plan, mesh: Mesh) -> list[str]:
         *[hint] * (found.time.exchanges == found.time.step),
         ASSUMED,
         f"compiled in {found.compiled:.0f} s: {'fits' if found.fits else 'does not fit'}"
-        + found.scanned * "; layers were scanned: apart, as they run, they take more (--no-scan)",
+        + found.scanned * f"; {SCANNED}",
     ]
 
 
@@ -257,8 +258,13 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
     """The chips of a TPU topology. Raises InbolError if it is not known, or without libtpu."""
     if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
         raise InbolError("compiling for TPUs takes libtpu, also without a TPU: pip install libtpu")
+    options = {}
+    if name.startswith("v4:"):  # a slice's chip is one device; libtpu would describe its two cores
+        options["chip_config_name"] = "megacore"
+    if name in ("v5e:2x4", "v6e:2x4"):  # eight chips of Cloud TPU are one host; on GKE two
+        options["chips_per_host_bounds"] = (2, 4, 1)
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
         raise InbolError(f"--topology {name}: {str(error).splitlines()[0]}") from error
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
-from plan import Config, Plan, make_plan, mesh_for, model_folder
+from plan import SCANNED, Config, Plan, make_plan, mesh_for, model_folder
 
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config
@@ -66,6 +66,8 @@ def search(config: Config, devices: Sequence[jax.Device]) -> int:
         options += f" --remat {best.remat}"
         options += f" --gradient-accumulation-steps {best.gradient_accumulation_steps}"
     say(f"best of those that fit: {options}, {plan.samples:.1f} samples/s")
+    if plan.scanned:
+        say(SCANNED)
     return 0
 
 

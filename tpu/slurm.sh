@@ -20,7 +20,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?is set by sbatch}"
 export JAX_COMPILATION_CACHE_DIR=$RUN/programs
 
-on_all() { srun --kill-on-bad-exit=1 .venv/bin/python "$@"; }
+# A step does not take the job's --cpus-per-task over.
+on_all() { srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" .venv/bin/python "$@"; }
 
 on_all tpu/doctor.py --distributed --shared "$RUN" --processes "$SLURM_NTASKS"
 code=0

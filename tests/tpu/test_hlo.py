@@ -74,6 +74,26 @@ def test_collectives_with_their_groups_and_counts():
     assert [c.axes(SIZES) for c in found] == ["data+fsdp", *["tensor"] * 3, "data+fsdp"]
 
 
+def test_a_sum_of_which_a_slice_is_kept_is_a_reduce_scatter():
+    text = """
+%all-reduce-scatter (input: f32[1024,32]) -> f32[256,32] {
+  %input = f32[1024,32]{0,1:T(8,128)} parameter(0)
+  %sum = f32[1024,32]{0,1} all-reduce(%input), channel_id=7, replica_groups={{0,1,2,3}}
+  %id = u32[] partition-id()
+  %zero = u32[] constant(0)
+  ROOT %part = f32[256,32]{0,1:T(8,128)S(1)} dynamic-slice(%sum, %id, %zero)
+}
+
+ENTRY %main (x: f32[1024,32]) -> f32[256,32] {
+  %x = f32[1024,32]{0,1} parameter(0)
+  ROOT %out = f32[256,32]{0,1} fusion(%x), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+    (found,) = collectives(text)
+    assert found == Collective("reduce-scatter", "f32", (256, 32), (0, 1, 2, 3))
+    assert found.received == 3 * 256 * 32 * 4
+
+
 @pytest.mark.parametrize(
     ("operation", "received"),
     [

@@ -65,6 +65,26 @@ def test_a_slice_that_was_preempted_is_requested_again_and_one_is_deleted_once(c
     assert len([call for call in cloud.calls() if call[1] == "delete"]) == 2
 
 
+def test_a_request_is_awaited_without_a_network_and_not_begun_without_one(cloud):
+    (cloud.folder / "pod").mkdir()
+    (cloud.folder / "pod/state").write_text('["PROVISIONING", ""]')
+    (cloud.folder / "offline").touch()
+    _, error = cloud.launch("create", "pod", "zone-a", "v5e:4x4", code=1)
+    assert "network is unreachable" in error
+    (cloud.folder / "offline").unlink()
+    waiting = cloud.start("create", "pod", "zone-a", "v5e:4x4")
+    assert waiting.stdout.readline() == "pod: PROVISIONING\n"
+    (cloud.folder / "offline").touch()
+    before = len(cloud.calls())
+    while len(cloud.calls()) < before + 3:
+        assert waiting.poll() is None
+        time.sleep(0.1)
+    (cloud.folder / "offline").unlink()
+    (cloud.folder / "pod/state").write_text('["ACTIVE", "READY"]')
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+
+
 def test_a_request_that_has_failed_is_shown_and_not_repeated(cloud):
     (cloud.folder / "pod").mkdir()
     (cloud.folder / "pod/state").write_text('["FAILED", ""]')
@@ -148,7 +168,7 @@ def test_what_was_started_lives_on_and_is_watched_to_its_end(pod, tmp_path):
     """Its exit code is the highest of all hosts; the same words are not started twice at a time,
     and others not beside them."""
     assert lines_of(pod.launch("status", "pod", "zone-a")[0])[1] == "[w-1] not started: "
-    words = ("start", "pod", "zone-a", "-c", WAITS, "7")
+    words = ("start", "pod", "zone-a", "-c", WAITS, "7", "two words")
     pod.launch(*words)
     assert await_status(pod, "running: step 2").startswith("ACTIVE\n")
     before = pod.leaders("pod")
@@ -157,8 +177,9 @@ def test_what_was_started_lives_on_and_is_watched_to_its_end(pod, tmp_path):
     assert (hosts(pod)[0] / "inbol_jax/train.py").read_text() == "as it was"
     pod.launch(*words)
     assert pod.leaders("pod") == before
-    _, error = pod.launch("start", "pod", "zone-a", "-c", "pass", code=1)
-    assert "this is running here" in error
+    for others in (("-c", "pass"), (*words[3:-1], "two", "words")):
+        _, error = pod.launch("start", "pod", "zone-a", *others, code=1)
+        assert "this is running here" in error
     watching = pod.start("watch", "pod", "zone-a")
     assert re.search(r"2 running; \[w-0\] running: step 2", watching.stdout.readline())
     (pod.folder / "offline").touch()  # a network that is away for a while ends nothing

@@ -67,7 +67,7 @@ def test_the_slurm_script_looks_first_and_is_queued_again_after_a_signal(
     assert len(options) == text.count("#SBATCH")
     assert options["ntasks-per-node"] == options["gpus-per-node"], "JAX: a process per GPU"
     programs = {
-        "srun": f'printf "%q " "$@" >> calls; [ "$3" != train.py ] || exit {code}',
+        "srun": f'printf "%q " "$@" >> calls; [ "$4" != train.py ] || exit {code}',
         "scontrol": 'echo "$@" > again',
     }
     for name, program in programs.items():

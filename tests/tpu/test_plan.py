@@ -108,7 +108,7 @@ def test_tiles_of_a_model_that_has_none(micro):
 def test_sampling_keeps_to_the_chips_of_a_host(monkeypatch, topology, one):
     """As a topology of their own: libtpu aborts on a part of a slice."""
     chips = [SimpleNamespace(process_index=i // 4, coords=(i % 2, i // 2, 0)) for i in range(16)]
-    described = lambda platform, topology_name: SimpleNamespace(devices=[topology_name])  # noqa: E731
+    described = lambda platform, topology_name, **_: SimpleNamespace(devices=[topology_name])  # noqa: E731
     monkeypatch.setenv("TPU_LIBRARY_PATH", "a stand-in's")  # as if libtpu were installed
     monkeypatch.setattr(plan.topologies, "get_topology_desc", described)
     assert plan.program_devices("sample", topology, chips) == [one]
