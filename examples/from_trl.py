@@ -10,13 +10,13 @@ without it the pair counts as one of 0.5. `--pair-weighting uniform` is DPO as T
 """
 
 import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import tyro
-from PIL import Image
 
 from inbol_jax.artifacts import write_jsonl
 from inbol_jax.data.folder import Unusable, image_check
@@ -46,7 +46,9 @@ def text_of(value: Any) -> str:
 
 
 def kind_of(chosen: str, rejected: str) -> PairKind:
-    """What a pair teaches."""
+    """What a pair teaches; ValueError if both responses refuse."""
+    if is_refusal(chosen) and is_refusal(rejected):
+        raise ValueError("both responses refuse")
     if is_refusal(chosen):
         return PairKind.REFUSAL_OVER_INCORRECT
     return (
@@ -54,38 +56,72 @@ def kind_of(chosen: str, rejected: str) -> PairKind:
     )
 
 
-def rows(config: Config) -> Iterator[dict[str, Any]]:
-    """The rows of preferences.jsonl; pictures are written on the way."""
-    kind = "parquet" if config.pairs.suffix == ".parquet" else "json"
-    pairs = datasets.load_dataset(kind, data_files=str(config.pairs), split="train")
-    (config.out / "images").mkdir(parents=True, exist_ok=True)
-    inside, set_aside = image_check(config.pairs.parent), []
+def read_pairs(file: Path) -> datasets.Dataset:
+    """The pairs of a file. Pictures in it stay the bytes that they are."""
+    kind = "parquet" if file.suffix == ".parquet" else "json"
+    pairs = datasets.load_dataset(kind, data_files=str(file), split="train")
+    encoded = datasets.Image(decode=False)
+    if "image" in pairs.features and isinstance(pairs.features["image"], datasets.Image):
+        pairs = pairs.cast_column("image", encoded)
+    if "images" in pairs.features and "Image(" in repr(pairs.features["images"]):
+        pairs = pairs.cast_column("images", datasets.List(encoded))
+    return pairs
+
+
+def rows(pairs: datasets.Dataset, folder: Path, out: Path) -> Iterator[dict[str, Any]]:
+    """The rows of preferences.jsonl; pictures are written on the way.
+
+    Args:
+      folder: that of the pairs, from which paths of pictures start.
+    """
+    (out / "images").mkdir(parents=True)
+    inside, set_aside = image_check(folder), []
     for number, pair in enumerate(pairs):
         try:
             question = text_of(pair.get("prompt") or pair["question"])
+            question = question.removeprefix("<image>").strip()
             chosen, rejected = text_of(pair["chosen"]), text_of(pair["rejected"])
-            images = pair.get("images") or [pair["image"]]
-            names = [f"images/{number:06}-{i}.png" for i in range(len(images))]
-            for image, name in zip(images, names, strict=True):
-                if not isinstance(image, Image.Image):
-                    inside(image)  # no path leaves the file's folder
-                    image = load_image(config.pairs.parent / image)
-                image.save(config.out / name)
+            id, confidence = pair.get("id"), pair.get("confidence")
+            row = {
+                "id": str(number if id is None else id),
+                "images": [],
+                "question": question,
+                "type": None,
+                "kind": kind_of(chosen, rejected),
+                "confidence": 0.5 if confidence is None else confidence,
+                "chosen": chosen,
+                "rejected": rejected,
+            }
+            if not 0 <= row["confidence"] <= 1:
+                raise ValueError(f"confidence {confidence}")
+            for i, image in enumerate(pair.get("images") or [pair["image"]]):
+                image = image if isinstance(image, dict) else {"bytes": None, "path": image}
+                held, path = image["bytes"], image["path"]
+                if held is None:
+                    inside(path)  # no path leaves the folder
+                source = folder / path if held is None else io.BytesIO(held)
+                row["images"].append(f"images/{number:06}-{i}.png")
+                load_image(source).save(out / row["images"][-1])
         except (ValueError, KeyError, TypeError, Unusable, ImageError) as cause:
             set_aside.append(f"pair {number} ({cause!r})")
             continue
-        confidence = pair.get("confidence")
-        about = {"id": str(pair.get("id") or number), "images": names, "type": None}
-        about |= {"kind": kind_of(chosen, rejected), "question": question}
-        about["confidence"] = 0.5 if confidence is None else confidence
-        yield about | {"chosen": chosen, "rejected": rejected}
+        yield row
     if set_aside:
         print(f"{len(set_aside)} pairs set aside, the first is {set_aside[0]}")
 
 
 def main(config: Config) -> None:
-    file = config.out / "preferences.jsonl"
-    print(f"{write_jsonl(file, rows(config), {'images': '.'})} pairs -> {file}")
+    file, images = config.out / "preferences.jsonl", config.out / "images"
+    for made in (file, images):
+        if made.exists():
+            raise SystemExit(f"{made} is there already: choose another --out, or delete it")
+    if not config.pairs.is_file():
+        raise SystemExit(f"--pairs {config.pairs}: no such file")
+    pairs = read_pairs(config.pairs)
+    number = write_jsonl(file, rows(pairs, config.pairs.parent, config.out), {"images": "."})
+    print(f"{number} pairs -> {file}")
+    if not number:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ def read_meta(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InbolError(
-            f"{meta_path(path)}: cannot be read ({error}); delete it and run its command again"
+            f"{meta_path(path)}: cannot be read ({error}); delete it and {path.name}, and give the "
+            "command again"
         ) from error
 
 
@@ -262,14 +263,20 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+def check_ours(path: Path, main: Path | None = None) -> None:
+    """Raises InbolError if a file is there without its header, or that of the main one of several
+    that are written together: somebody else's."""
+    if path.exists() and not meta_path(main or path).exists():
+        raise InbolError(f"{path} was not made by `inbol`: {HINT}")
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
     """Writes rows as they come, then the header, each atomically. Returns the number of rows.
 
     Raises:
       InbolError: if a file of that name has no header: somebody else's.
     """
-    if path.exists() and not meta_path(path).exists():
-        raise InbolError(f"{path} was not made by `inbol`: {HINT}")
+    check_ours(path)
     write_json(meta_path(path), {})  # a file whose header is empty is not finished
     number = 0
     with atomic_lines(path) as file:

@@ -252,7 +252,7 @@ def test_headers(tmp_path):
         meta_path(file).write_bytes(damaged)
         with pytest.raises(
             InbolError,
-            match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run its command again",
+            match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and x.jsonl, and give the",
         ):
             read_meta(file)
 

@@ -41,7 +41,7 @@ class ImageError(InbolError):
         self.cause = cause
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path | BinaryIO) -> Image.Image:
     """Reads an image of any suffix in one of `FORMATS`; of several frames, the first one.
 
     EXIF orientation is applied, transparency is composited on white, and 16 bits are reduced to

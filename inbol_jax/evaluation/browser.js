@@ -88,7 +88,7 @@ function details(row) {
   const line = document.createElement("tr");
   const cell = add(line, "td", "", { colSpan: 3 + models.length, className: "details" });
   for (const image of dataset in folders ? images : []) {
-    const path = `${folders[dataset]}/${image}`.split("/").map(encodeURIComponent).join("/");
+    const path = `${folders[dataset]}/${image}`.split("/").map(part => encodeURIComponent(part.toWellFormed())).join("/");
     add(cell, "img", "", { src: path, alt: `The picture ${image}` });
   }
   const list = add(cell, "dl");

@@ -17,6 +17,7 @@ from inbol_jax.evaluation.report import gold, mark
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, short_label
 from inbol_jax.pages.page import write_page
 from inbol_jax.questions import lettered
+from inbol_jax.responses.outcome import premise_of
 from inbol_jax.responses.refusal import find_refusal
 
 SCRIPT = Path(__file__).with_name("browser.js")
@@ -73,5 +74,6 @@ def _row(answers: list[Prediction]) -> list[Any]:
 
 def _rule(p: Prediction) -> str:
     """The rule by which a refusal was told."""
-    rule = find_refusal(p.prediction) if p.outcome == "refused" else None
+    premise = premise_of(p.question, p.metric) if p.type == 3 else ""
+    rule = find_refusal(p.prediction, question=premise) if p.outcome == "refused" else None
     return rule.name if rule else ""

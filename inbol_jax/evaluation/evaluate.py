@@ -12,7 +12,14 @@ import jax
 import msgspec
 
 from inbol_jax.answers import AnswerStore, ImageHashes, Row
-from inbol_jax.artifacts import changes, check_name, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import (
+    changes,
+    check_name,
+    check_ours,
+    read_meta,
+    write_json,
+    write_jsonl,
+)
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
@@ -75,9 +82,11 @@ def read_datasets(folders: Iterable[Path], limit: int | None = None) -> list[VQA
 @one_writer
 def predictions(config: EvaluateConfig) -> list[Prediction]:
     """What `ask_models` returns, after it is written to `predictions.jsonl`."""
+    file = config.out / "predictions.jsonl"
+    for name in (file.name, "metrics.json", "report.html", "predictions.html"):
+        check_ours(config.out / name, file)
     predicted = ask_models(config)
     settings = msgspec.to_builtins(config, enc_hook=str) | {"out": ""}
-    file = config.out / "predictions.jsonl"
     # The answers stay: the command of before makes its results again, and asks nothing.
     if replaced := changes(read_meta(file).get("settings", settings), settings):
         say(f"{file} was made with {'; '.join(replaced.values())}: it is replaced")
@@ -100,6 +109,7 @@ def ask_models(config: EvaluateConfig) -> list[Prediction]:
     asked = about_questions(config, datasets, prompts[base])
     predicted: list[Prediction] = []
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
+    _warn_of_test_questions(datasets, images)
     prompted = [(PROMPTED, folder)] if config.prompted else []
     models = [(base, folder), *prompted, *config.models[1:]]
     prompts[PROMPTED] = prompts[base]
@@ -119,11 +129,29 @@ def ask_models(config: EvaluateConfig) -> list[Prediction]:
                 # The others were set aside, and reported.
                 if example.id in rows and (dataset.name, example.id) in asked
             ]
-        if config.validation and model != PROMPTED:  # before the next model, which may take hours
+        # Before the next model, which may take hours. A share of the questions does not tell.
+        if config.validation and model != PROMPTED and not config.distributed:
             check_refusal_tokens([p for p in predicted if p.model == model], model)
     # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
     return [p for p in predicted if answers[p.dataset, p.id] == len(models)]
+
+
+def _warn_of_test_questions(
+    datasets: Iterable[tuple[VQADataset, str]], images: Mapping[str, ImageHashes]
+) -> None:
+    """Says so if validation questions are test questions as well, in words and pictures."""
+    asked: dict[bool, set[tuple[str, ...]]] = {True: set(), False: set()}
+    for dataset, domain in datasets:
+        hashes = images[dataset.name].of(name for e in dataset.examples for name in e.images)
+        asked[domain == VALIDATION] |= {
+            (e.question, *(hashes[name] for name in e.images)) for e in dataset.examples
+        }
+    if shared := len(asked[True] & asked[False]):
+        say(
+            f"Warning: {shared} of {len(asked[True])} questions of --validation are test questions "
+            "too: thresholds chosen on them look better than they are; take others"
+        )
 
 
 def answers_of(

@@ -19,20 +19,28 @@ _OF_THE_MACHINE = {"data", "out", "model", "images", "eval_data", "mesh", "distr
 def write_card(
     folder: Path, checkpoint: Checkpoint, config: RunConfig, *, method: str, steps: int
 ) -> None:
-    """Writes what the model is, how it was trained, how it is to be asked and how it is loaded."""
+    """Writes what the model is, how it was trained, how it is to be asked and how it is loaded.
+
+    A card that is there stays: its owner may have edited it.
+    """
+    file = folder / "README.md"
+    if file.exists():
+        return
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     prompt, base = checkpoint.prompt, checkpoint.hub_id
     card = jinja2.Template(template, keep_trailing_newline=True, trim_blocks=True).render(
         adapters=checkpoint.model.lora is not None,
-        base=base or "/".join(checkpoint.path.parts[-2:]),
+        base=base or f"path/to/{checkpoint.path.name}",
+        rank=checkpoint.model.lora and checkpoint.model.lora.rank,
         on_hub=base is not None,
         method=method,
         steps=steps,
         options=dict(_changed(config)),
         prompt=prompt and PRESETS.get(prompt.prompt, prompt.prompt),
+        without_options=PRESETS["short"] if prompt and prompt.prompt == "letter" else None,
         system=prompt and prompt.system,
     )
-    write_atomically(folder / "README.md", card.encode())
+    write_atomically(file, card.encode())
 
 
 def _changed(options: Any) -> Iterator[tuple[str, Any]]:
@@ -42,4 +50,5 @@ def _changed(options: Any) -> Iterator[tuple[str, Any]]:
         if dataclasses.is_dataclass(value):
             yield from _changed(value)
         elif field.name not in _OF_THE_MACHINE and value != field.default:
-            yield f"--{field.name.replace('_', '-')}", value
+            words = map(str, value if isinstance(value, list | tuple) else (value,))
+            yield f"--{field.name.replace('_', '-')}", " ".join(words).replace("|", "\\|")

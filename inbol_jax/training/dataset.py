@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import is_finished, read_jsonl, read_meta
+from inbol_jax.artifacts import is_finished, meta_path, read_jsonl, read_meta
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
@@ -257,7 +257,8 @@ def _read_lines(
     lines = list(read_jsonl(file, parse, digest))
     if not lines:
         raise InbolError(f"{file} holds no {unit}")
-    is_finished(file)
+    if not is_finished(file) and meta_path(file).exists() and not read_meta(file):
+        raise InbolError(f"{file}: it was not written to its end; give its command again")
     return lines, digest.hexdigest()[:16]
 
 

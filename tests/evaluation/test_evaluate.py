@@ -157,6 +157,16 @@ def test_results_that_are_replaced_are_said(config, capsys):
     assert made + "replaced\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["predictions.jsonl", "report.html", "metrics.json"])
+def test_nobody_elses_results_are_replaced(config, monkeypatch, name):
+    monkeypatch.setattr(module, "ask_models", lambda config: pytest.fail("asked first"))
+    config.out.mkdir()
+    (config.out / name).write_text("mine")
+    with pytest.raises(InbolError, match=f"{name} .*choose another --out, or delete it"):
+        evaluate(config)
+    assert (config.out / name).read_text() == "mine"
+
+
 def test_what_changed_in_the_dataset_is_judged_or_asked_again(config, monkeypatch):
     """Answers: judged again. Question or image: asked again. Gone: left out."""
     predictions(config)
@@ -432,6 +442,14 @@ def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch
     assert set(metrics.models) >= {"base", "tuned", "tuned_calibrated", *baselines}
     assert metrics.models["tuned_calibrated"]["in_domain"]["all"].t == pytest.approx(1 / 3)
     assert (validated.out / "figures" / "tradeoff.png").is_file()
+
+
+def test_validation_questions_that_are_test_questions_are_said(validated, capsys):
+    file = validated.validation[0] / "data.jsonl"
+    file.write_text(file.read_text().replace("What colour?", "Which colour?", 1))
+    predictions(validated)
+    said = "Warning: 1 of 2 questions of --validation are test questions too"
+    assert said in capsys.readouterr().out
 
 
 def test_the_base_that_may_refuse_is_a_baseline(validated, monkeypatch):

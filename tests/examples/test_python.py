@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import pandas
 import pytest
+from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
@@ -74,7 +75,8 @@ def test_pairs_of_trl_are_trained_on(suffix, small_world, micro, tmp_path, monke
     pairs.append(pairs[0] | {"prompt": 2 * pairs[0]["prompt"]})
     if suffix == "parquet":
         rows = [
-            pair | {"images": [picture]} for pair, picture in zip(pairs, pictures, strict=False)
+            pair | {"images": [{"bytes": Path(picture).read_bytes(), "path": None}]}
+            for pair, picture in zip(pairs, pictures, strict=False)
         ]
         column = datasets.List(datasets.Image())
         datasets.Dataset.from_list(rows).cast_column("images", column).to_parquet(
@@ -87,18 +89,43 @@ def test_pairs_of_trl_are_trained_on(suffix, small_world, micro, tmp_path, monke
         ]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "pairs.jsonl").write_text(lines)
-    run(monkeypatch, "from_trl.py", "--pairs", tmp_path / f"pairs.{suffix}", "--out", tmp_path)
+    out = tmp_path / "run"
+    run(monkeypatch, "from_trl.py", "--pairs", tmp_path / f"pairs.{suffix}", "--out", out)
     aside = len(rows) - 3
     assert f"{aside} pairs set aside, the first is pair 3 (ValueError('2 turns'))" in (
         capsys.readouterr().out
     )
-    found = list(read_jsonl(tmp_path / "preferences.jsonl", Preference.from_json))
+    found = list(read_jsonl(out / "preferences.jsonl", Preference.from_json))
     kinds = ("correct_over_incorrect", "refusal_over_incorrect", "correct_over_refusal")
     assert tuple(pair.kind.value for pair in found) == kinds
     assert {pair.question for pair in found} == {"What is this?"}
     options = ("--model", micro.path, "--out", tmp_path / "ca_dpo", "--epochs", 1)
-    assert main(["dpo", "--data", str(tmp_path / "preferences.jsonl"), *map(str, options)]) == 0
+    assert main(["dpo", "--data", str(out / "preferences.jsonl"), *map(str, options)]) == 0
     assert (tmp_path / "ca_dpo/model/model.safetensors").exists()
+    again = "--pairs", tmp_path / f"pairs.{suffix}", "--out", out
+    with pytest.raises(SystemExit, match="is there already"):
+        run(monkeypatch, "from_trl.py", *again)
+
+
+def test_pairs_that_cannot_be_trained_on_are_set_aside(tmp_path, monkeypatch, capsys):
+    encoded = io.BytesIO()
+    Image.new("CMYK", (4, 4), "red").save(encoded, "JPEG")
+    sound = {"prompt": "<image>\nWhat?", "chosen": "red", "rejected": "blue", "id": 0}
+    sound["image"] = {"bytes": encoded.getvalue(), "path": None}
+    rows = [
+        sound,
+        sound | {"chosen": "I don't know.", "rejected": "I cannot tell."},
+        sound | {"confidence": 20.0},
+        sound | {"image": {"bytes": b"no image", "path": None}},
+    ]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "pairs.parquet")
+    words = "--pairs", tmp_path / "pairs.parquet", "--out", tmp_path / "run"
+    run(monkeypatch, "from_trl.py", *words)
+    assert "3 pairs set aside" in capsys.readouterr().out
+    (pair,) = read_jsonl(tmp_path / "run/preferences.jsonl")
+    assert (pair["id"], pair["question"]) == ("0", "What?")
+    with Image.open(tmp_path / "run" / pair["images"][0]) as image:
+        assert image.mode == "RGB"
 
 
 def in_lmms_eval_2024(rows):
@@ -189,3 +216,64 @@ def test_a_log_of_other_rows_is_not_joined_by_number(small_world, tmp_path, monk
     (tmp_path / name).write_text(log)
     with pytest.raises(SystemExit, match=r"question \d+ of the log is '.+', and of the data "):
         run(monkeypatch, "score_log.py", "--data", small_world / "test", "--log", tmp_path / name)
+
+
+def same_words(tmp_path):
+    """A dataset whose questions are all "What is this?", with ids 1, 3 and 4."""
+    (tmp_path / "data").mkdir()
+    rows = [
+        {"id": id, "images": [], "question": "What is this?", "answers": [said]}
+        for id, said in (("1", "cat"), ("3", "3"), ("4", "fox"))
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "data/data.jsonl").write_text(lines)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "log", "said"),
+    [
+        # 2 is no question of the dataset, and not its third one
+        (
+            "a.json",
+            [{"question_id": i, "doc_id": i, "question": "What is this?", "prediction": p}
+             for i, p in ((1, "cat"), (2, "cow"), (3, 3), (4, "fox"))],
+            ("no question of the dataset: 1,", "n 3, Acc 1.000"),
+        ),
+        # an index that counts rows; fewer of them than questions of the same words
+        (
+            "b.tsv",
+            "index\tquestion\tprediction\tconfidence\n0\tWhat is this?\tcat\t\n",
+            ("no question of the dataset: 1,",),
+        ),
+        (
+            "c.tsv",
+            "index\tquestion\tprediction\tconfidence\n"
+            "0\tWhat is this?\tcat\t\n1\tWhat is this?\t3\t\n2\tWhat is this?\tfox\t0.5\n",
+            ("n 3, Acc 1.000",),
+        ),
+        # a column that one row has is not "nan" in the others
+        (
+            "d.json",
+            [{"id": "1", "prediction": "cat", "question": "What is this?", "model": "model"},
+             {"id": "3", "prediction": "3"}],
+            ("no answer: 1,", "n 2, Acc 1.000"),
+        ),
+    ],
+)  # fmt: skip
+def test_questions_of_the_same_words_are_not_confused(
+    name, log, said, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / name
+    file.write_text(log if isinstance(log, str) else json.dumps(log))
+    run(monkeypatch, "score_log.py", "--data", same_words(tmp_path), "--log", file)
+    output = capsys.readouterr().out
+    for part in said:
+        assert part in output
+
+
+@pytest.mark.parametrize("name", ["a.csv", "b.json", "c.jsonl"])
+def test_a_log_that_cannot_be_read_ends_in_a_sentence(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_text('[{"id": ')
+    with pytest.raises(SystemExit, match=r"--log|error: "):
+        run(monkeypatch, "score_log.py", "--data", same_words(tmp_path), "--log", tmp_path / name)

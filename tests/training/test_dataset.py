@@ -217,6 +217,9 @@ def test_a_file_of_other_lines_than_its_header_counts_is_refused(data, micro, tm
     message = rf"jsonl holds {count} lines, and by its header 16; delete it and give its command"
     with pytest.raises(InbolError, match=message):
         read_data(config, Instruction.from_json, "instruction")
+    write_json(meta_path(file), {})
+    with pytest.raises(InbolError, match="jsonl: it was not written to its end"):
+        read_data(config, Instruction.from_json, "instruction")
     meta_path(file).unlink()
     config = SftConfig(data=file, out=tmp_path, images=Path(folder))
     (found,) = read_data(config, Instruction.from_json, "instruction")
