@@ -146,10 +146,22 @@ def _runs(
             for part in (asked, called):
                 if part in computations:
                     yield from _runs(computations, part, count * steps, trips)
-        elif line.opcode in ("call", "conditional", "async-start"):
+        elif line.opcode in ("call", "async-start"):
             yield from _runs(computations, called, count, trips) if called else ()
+        elif line.opcode == "conditional":
+            yield from _heaviest(computations, line, count, trips)
         else:
             yield Run(line, scope, count, computations.get(called, {}))
+
+
+def _heaviest(
+    computations: Mapping[str, Computation], line: Instruction, count: int, trips: int
+) -> Iterator[Run]:
+    """The lines of the branch that moves most; `count_flops` takes the one that computes most."""
+    branches = _OPERAND.findall(line.attribute(r"branch_computations=\{([^}]*)\}"))
+    branches += re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line.attributes)
+    parts = [list(_runs(computations, name, count, trips)) for name in branches]
+    yield from max(parts, key=lambda part: sum(run.count * moved(run) for run in part), default=[])
 
 
 def _steps(loop: Instruction, computations: Mapping[str, Computation]) -> int:
@@ -181,6 +193,9 @@ def moved(run: Run) -> int:
     line, inputs = run.line, [run.scope[x].shapes for x in run.line.operands if x in run.scope]
     if line.opcode in FREE or line.opcode.endswith("-done"):
         return 0
+    operation = line.opcode.removesuffix("-start")
+    if operation in OPERATIONS:
+        return sum(map(size, inputs)) + size(_results(line, operation))
     if line.opcode.endswith("-start"):  # its source, its result, and numbers
         ends = [shape for shape in line.shapes if shape.dims]
         return sum(min(x.nbytes for x in ends) for shape in ends if not shape.on_chip)

@@ -37,8 +37,9 @@ ENTRY %main (a: bf16[8,48], d: (f32[32])) -> bf16[8,48] {
   %again = (f32[32]{0}) while(%d), condition=%c, body=%known, \
 backend_config={"known_trip_count":{"n":"3"}}
   %known_below = (f32[32]{0}, s32[]) while(%d), condition=%below, body=%unrolled
+  %v = bf16[8,48]{1,0:T(8,128)(2,1)S(1)} copy(%a)
   %s = (bf16[8,48]{1,0:T(8,128)(2,1)S(1)}, bf16[8,48]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, \
-u32[]{:S(2)}) collective-permute-start(%a), channel_id=2, source_target_pairs={{0,1},{1,0}}
+u32[]{:S(2)}) collective-permute-start(%v), channel_id=2, source_target_pairs={{0,1},{1,0}}
   %r = bf16[2,48]{1,0:S(1)} reduce-scatter(%a), replica_groups=mesh['a'=4,'b'=2] {'a'}
   ROOT %m = bf16[8,48]{1,0} negate(%a)
 }
@@ -123,3 +124,45 @@ def test_bytes_of_memory_are_those_of_hbm_alone():
     assert by_name["m"] == 2 * 8 * 48 * 2
     assert by_name["s"] == 8 * 48 * 2, "what is sent lies in VMEM"
     assert by_name["r"] == 8 * 48 * 2, "what it makes lies in VMEM"
+
+
+BRANCHES = """
+%little (p: f32[8]) -> f32[8] {
+  ROOT %p = f32[8]{0} parameter(0)
+}
+
+%much (q: f32[8]) -> f32[8] {
+  %q = f32[8]{0} parameter(0)
+  ROOT %sum = f32[8]{0} all-reduce(%q), replica_groups={{0,1}}
+}
+
+ENTRY %main (x: f32[8], which: pred[]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %which = pred[] parameter(1)
+  ROOT %one = f32[8]{0} conditional(%which, %x, %x), BODIES
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        "branch_computations={%little, %much}",
+        "true_computation=%little, false_computation=%much",
+        "true_computation=%much, false_computation=%little",
+    ],
+)
+def test_of_branches_the_one_that_moves_most_counts(bodies):
+    (found,) = collectives(BRANCHES.replace("BODIES", bodies))
+    assert found == Collective("all-reduce", "f32", (8,), (0, 1))
+
+
+def test_an_exchange_that_is_begun_reads_its_source_and_writes_its_result():
+    text = """
+ENTRY %main (x: f32[8]) -> f32[32] {
+  %x = f32[8]{0} parameter(0)
+  %begun = (f32[8]{0}, f32[32]{0}) all-gather-start(%x), replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %done = f32[32]{0} all-gather-done(%begun)
+}
+"""
+    assert sum(moved(run) for run in runs(text, trips=1)) == (8 + 32) * 4
