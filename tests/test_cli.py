@@ -232,7 +232,7 @@ def test_data_that_is_not_there(tmp_path, capsys):
     nowhere = tmp_path / "nowhere"
     for words in (("confidence",), ("extrinsic",)):
         error = fails(capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out")
-        assert f"{nowhere}: give a folder that holds data.jsonl" in error
+        assert f"{nowhere} is not there: give a folder that holds data.jsonl" in error
     for words in (("sft",), ("dpo",)):
         assert f"{nowhere}: no such file; `inbol build` makes" in fails(
             capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out"
@@ -240,7 +240,7 @@ def test_data_that_is_not_there(tmp_path, capsys):
         assert f"cannot read {tmp_path}" in fails(
             capsys, main, *words, "--data", tmp_path, "--out", tmp_path / "out"
         )
-    assert f"{nowhere}: give a folder that holds data.jsonl" in fails(
+    assert f"{nowhere} is not there: give a folder that holds data.jsonl" in fails(
         capsys, main, "evaluate", "--in-domain", nowhere, "--out", tmp_path / "out"
     )
     assert "inbol confidence" in fails(capsys, main, "build", "--out", tmp_path / "out")

@@ -39,7 +39,8 @@ class Doubts:
         if question.example.answerable is False or not question.example.answers:
             return
         # Questions of one kind follow each other: those with the smallest hashes are of any kind.
-        self._examples = heapq.nsmallest(EXAMPLES, [*self._examples, question], key=_random)
+        questions = [*self._examples, question]
+        self._examples = heapq.nsmallest(EXAMPLES, questions, key=lambda q: hash64(q.example.id))
         self.n_judged += 1
         self._confidence += question.confidence
 
@@ -75,10 +76,6 @@ class Doubts:
                 "questions"
             )
         yield from map(_beside_gold, self._examples)
-
-
-def _random(question: SampledQuestion) -> int:
-    return hash64(question.example.id)
 
 
 def cut_warning(label: str, n_cut: int, n: int, max_new_tokens: int) -> Iterator[str]:

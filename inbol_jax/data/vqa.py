@@ -71,7 +71,8 @@ def named_file(path: Path) -> tuple[str, Path]:
     """Name and file of a dataset. Raises InbolError if there is none."""
     file = path / DATA_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".jsonl":
-        raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
+        missing = "" if path.exists() else " is not there"
+        raise InbolError(f"{path}{missing}: give a folder that holds {DATA_FILE}, or a .jsonl file")
     return (path.resolve().name if path.is_dir() else file.stem), file
 
 

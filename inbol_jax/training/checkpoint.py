@@ -20,8 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.processes import is_main, lost_peer
 from inbol_jax.training.step import TrainState
 
-KEPT = 2
-"""How many of the newest checkpoints are kept."""
+KEPT = 2  # of the newest
 _FULL = "free space and run the same command again"
 
 
@@ -84,11 +83,14 @@ class Checkpoints:
             return self._manager.restore(step, args=items)["state"], run["log"]
 
     def save(self, state: TrainState, log: Mapping[str, Any]) -> None:
-        """Begins to save a state. Returns once it may be changed.
+        """Begins to save a state. Returns once it may be changed. Raises InbolError if it cannot.
 
         Args:
           log: what the log has not written yet, as JSON.
         """
+        size = sum(x.nbytes for x in jax.tree.leaves(state))
+        if (free := shutil.disk_usage(self._folder).free) < size:
+            raise InbolError(f"{self._write_fault} ({size:,} bytes; {free:,} are free); {_FULL}")
         run = ocp.args.JsonSave({"settings": self._settings, "log": dict(log)})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=run)
         with _one_line(self._write_fault, _FULL):

@@ -235,7 +235,7 @@ def test_two_datasets_of_one_name_are_refused(config, tmp_path):
     ("option", "message"),
     [
         ({"models": (("base", TINY), ("b", Path("gone")))}, "gone is not a checkpoint folder"),
-        ({"out_of_domain": (Path("gone"),)}, "gone: give a folder that holds"),
+        ({"out_of_domain": (Path("gone"),)}, "gone is not there: give a folder that holds"),
     ],
 )
 def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):

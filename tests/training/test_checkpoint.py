@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,17 @@ def test_what_a_killed_process_was_saving_is_removed_at_once(tmp_path):
     (unfinished / "part").write_text("half of it")
     with Checkpoints(tmp_path, {"stage": "test"}):
         assert not unfinished.exists()
+
+
+def test_a_disk_with_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(free=0))
+    with pytest.raises(InbolError, match=r"[\d,]+ bytes; 0 are free\); free space and run"):
+        toy_run(tmp_path, 2, save_steps=1)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+class Usage(NamedTuple):
+    free: int
 
 
 def one_line(caught):
@@ -103,4 +115,4 @@ def test_a_checkpoint_of_another_model(finished):
 def test_a_checkpoint_folder_that_is_a_file(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(InbolError, match="cannot write"):
-        toy_run(tmp_path, 2)
+        toy_run(tmp_path, 2, save_steps=1)

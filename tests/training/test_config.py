@@ -25,7 +25,7 @@ REFUSED = [
     ("dpo", {"loss": "dpo"}, "--loss 'dpo': choose one of sigmoid, robust, ipo, hinge"),
     ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "0.1: the loss 'ipo' has none"),
     ("rl", {"reward": "mine"}, "--reward 'mine': choose one of value"),
-    ("rl", {"data": (Path("/nowhere"),)}, "/nowhere: give a folder that holds data.jsonl"),
+    ("rl", {"data": (Path("/nowhere"),)}, "/nowhere is not there: give a folder"),
     ("sft", {"data": Path("/nowhere/data.jsonl")}, "/nowhere/data.jsonl"),
     ("dpo", {"images": Path("/nowhere/images")}, "/nowhere/images"),
     ("sft", {"model": Path("/nowhere")}, "/nowhere"),
