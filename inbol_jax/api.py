@@ -224,7 +224,7 @@ def score(rows: Iterable[Mapping[str, Any]]) -> Summary:
 def _prediction(row: Mapping[str, Any]) -> Prediction:
     """The answer of a row, judged."""
     example, confidence = VQAExample.from_json(row), row.get("confidence")
-    if not example.answers and example.answerable is not False:
+    if not example.judgeable:
         raise InbolError("it needs the gold answers, or answerable false")
     boundary = Boundary.MIXED
     if confidence is not None:

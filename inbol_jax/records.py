@@ -54,6 +54,11 @@ class VQAExample(WithOptions, frozen=True):
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
+    def judgeable(self) -> bool:
+        """Whether a response can be judged: by gold answers, or as nothing can be answered."""
+        return self.answerable is False or any(answer.strip() for answer in self.answers)
+
+    @property
     def answer_texts(self) -> tuple[str, ...]:
         """The gold answers in words: of a letter its option."""
         of = dict(zip(LETTERS, self.options, strict=False)) | {o: o for o in self.options}

@@ -8,7 +8,7 @@ import dataclasses
 import os
 
 from inbol_jax.artifacts import atomic_lines, json_line, one_writer, write_jsonl
-from inbol_jax.confidence.confidence import Estimator, get_estimator
+from inbol_jax.confidence.confidence import Estimator, get_estimator, sampled_accuracy
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
@@ -57,15 +57,20 @@ def build(config: BuildConfig) -> None:
 
 def _make_all(config: BuildConfig, stores: Stores, estimator: Estimator) -> Built:
     """What all questions give."""
-    built = Built([], [], [])
+    built, unjudged = Built([], [], []), 0
     about = stores.prompt, config.templates, config.seed
     total = sum(len(samples.keys) for samples in stores.samples)
     with progress("construction", total, "questions") as advance:
         for question in stores.questions():
             advance()
+            if estimator is sampled_accuracy and not question.example.judgeable:
+                unjudged += 1  # its confidence of 0 would teach a refusal
+                continue
             record = make_record(question, config.thresholds, estimator)
             instruction = make_instruction(record, *about)
             built.records.append(record)
             built.instructions.extend([instruction] if instruction else [])
             built.pairs.extend(make_preferences(record, *about))
+    if unjudged:
+        say(f"{unjudged} of {total} left out: no gold answers, which --estimator accuracy needs")
     return built

@@ -2,7 +2,10 @@
 
 import ast
 import dataclasses
+import io
+import itertools
 import re
+import tokenize
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,15 +59,35 @@ def parse_line(line: bytes) -> RawRow:
 
 
 def literal_list(value: Any) -> Any:
-    """A list that a table holds as a text, "['a', 'b']" in Python's or JSON's spelling, as a list;
-    any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and len(value) <= LITERAL:
-        try:
-            found = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return value
-        return found if isinstance(found, list) else value
-    return value
+    """A list that a table holds as a text, as JSON, Python or numpy write it (`['a' 'b']`), as a
+    list; any other value as it is.
+
+    Raises:
+      Unusable: if text in brackets is no such list.
+    """
+    if not (isinstance(value, str) and re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL)):
+        return value
+    try:
+        return parse_json(value)
+    except ValueError:
+        pass
+    try:
+        found = ast.literal_eval(_with_commas(value.strip()[:LITERAL]))
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+        found = None
+    if not isinstance(found, list) or ... in found:  # numpy cuts a long list short by "..."
+        raise Unusable("list unreadable")
+    return found
+
+
+def _with_commas(text: str) -> str:
+    """The text of a list with commas between its items; to Python, 'a' 'b' would be one text."""
+    words = [word.string for word in tokenize.generate_tokens(io.StringIO(text).readline)]
+    words = [word for word in words if word.strip()]
+    for i, (one, next) in reversed([*enumerate(itertools.pairwise(words), 1)]):
+        if one not in "[{(,:-" and next not in "]}),:":
+            words.insert(i, ",")
+    return " ".join(words)
 
 
 def record_id(value: Any) -> str | None:

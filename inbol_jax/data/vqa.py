@@ -38,7 +38,12 @@ class VQADataset:
 
 
 def load_dataset_folder(
-    path: Path, *, images: Path | None = None, limit: int | None = None, max_rejected: float = 0.1
+    path: Path,
+    *,
+    images: Path | None = None,
+    limit: int | None = None,
+    judged: bool = False,
+    max_rejected: float = 0.1,
 ) -> VQADataset:
     """Reads a dataset in the project's own layout, and says which records it sets aside.
 
@@ -49,6 +54,7 @@ def load_dataset_folder(
       images: the image folder. The default is the one that the file's header names under "images",
         relative to the file's folder; without a header it is the file's folder.
       limit: read this many records, from the first one on; None reads all.
+      judged: whether responses are judged, so that records without gold answers are set aside.
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
@@ -57,7 +63,7 @@ def load_dataset_folder(
     name, file = named_file(path)
     root = image_folder(file, images)
     try:
-        examples, rejected = _scan(file, root, limit)
+        examples, rejected = _scan(file, root, limit, judged)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
     found, rows = len(examples) + len(rejected), read_meta(file).get("rows")
@@ -76,7 +82,9 @@ def named_file(path: Path) -> tuple[str, Path]:
     return (path.resolve().name if path.is_dir() else file.stem), file
 
 
-def _scan(file: Path, root: Path, limit: int | None) -> tuple[list[VQAExample], list[Rejection]]:
+def _scan(
+    file: Path, root: Path, limit: int | None, judged: bool
+) -> tuple[list[VQAExample], list[Rejection]]:
     """The records of the file, and what is wrong with the others."""
     check_image, ids = image_check(root), set[str]()
     examples, rejected = list[VQAExample](), list[Rejection]()
@@ -92,6 +100,8 @@ def _scan(file: Path, root: Path, limit: int | None) -> tuple[list[VQAExample], 
                 example = make_example(row)
                 if example.id in ids:
                     raise Unusable("duplicated id")
+                if judged and not example.judgeable:
+                    raise Unusable("no gold answers")
                 for image in example.images:
                     check_image(image)
             except Unusable as cause:

@@ -72,7 +72,7 @@ def read_datasets(folders: Iterable[Path], limit: int | None = None) -> list[VQA
     Raises:
       InbolError: if one cannot be read, or two have one name, or one that no file can have.
     """
-    datasets = [load_dataset_folder(folder, limit=limit) for folder in folders]
+    datasets = [load_dataset_folder(folder, limit=limit, judged=True) for folder in folders]
     for dataset in datasets:
         check_name(dataset.name, "dataset")
     refuse_same_names(datasets)

@@ -24,10 +24,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 # Names (`checkpoint_name`) of what costs a product with weights to compute again.
-_KEPT = ("query", "key", "value", "attended", "gate", "up", "adapter")
-
-
-_keep_named = jax.checkpoint_policies.save_only_these_names(*_KEPT)
+_keep_named = jax.checkpoint_policies.save_only_these_names(
+    "query", "key", "value", "attended", "gate", "up", "adapter"
+)
 
 
 def _selective(primitive: Any, *inputs: Any, **params: Any) -> bool:

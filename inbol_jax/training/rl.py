@@ -73,7 +73,7 @@ def rl(config: RlConfig) -> Path:
     """
     # ---- The questions, and the model on the mesh
     reward_function(config.policy_gradient.reward)  # an unknown name is refused before all else
-    datasets = [load_dataset_folder(path) for path in config.data]
+    datasets = [load_dataset_folder(path, judged=True) for path in config.data]
     files = [dataset.file for dataset in datasets]
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, sum(len(dataset.examples) for dataset in datasets), mesh)
@@ -212,14 +212,9 @@ def with_fresh_numbers(asked: HostBatch, step: int) -> HostBatch:
     return batch | {"question": np.array(numbers, np.uint32)}
 
 
-def sampling_options(config: RlConfig) -> SamplingOptions:
-    """How responses are drawn: from the policy as it is."""
-    return SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
-
-
 def sampling_function(model: VisionLanguageModel, config: RlConfig) -> Callable[..., Samples]:
     """Draws the n responses to each question of a batch from the policy."""
-    options = sampling_options(config)
+    options = SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
 
     def draw(state: TrainState, frozen: Flat, batch) -> Samples:
         variables = merge_variables(state.params, frozen)

@@ -108,6 +108,9 @@ def test_a_known_question_that_nobody_judged_is_counted(tmp_path, capsys):
     _, instructions, pairs = built(out, estimator="consistency")
     assert "free" not in {i["id"] for i in instructions} | {p["id"] for p in pairs}
     assert "1 Known questions have no correct response to teach" in capsys.readouterr().out
+    _, instructions, _ = built(out, estimator="accuracy")
+    assert "free" not in {i["id"] for i in instructions}
+    assert "1 of 11 left out: no gold answers, which --estimator" in capsys.readouterr().out
 
 
 def test_what_is_left_out_depends_on_the_seed(out):

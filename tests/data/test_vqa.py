@@ -26,6 +26,15 @@ def test_reads_a_folder(tmp_path):
     assert first.to_json() == first.to_json() | whole
 
 
+def test_what_is_judged_needs_gold_answers(tmp_path):
+    none = row(id=2, answers=[], answerable=None), row(id=3, answers=[" "], answerable=None)
+    write(tmp_path, row(), *none, row(id=4, answers=[], answerable=False))
+    assert len(load_dataset_folder(tmp_path).examples) == 4
+    dataset = load_dataset_folder(tmp_path, judged=True, max_rejected=0.5)
+    assert [e.id for e in dataset.examples] == ["q1", "4"]
+    assert [fault.reason for fault in dataset.rejected] == ["no gold answers"] * 2
+
+
 def test_a_limit_reads_no_further(tmp_path):
     write(tmp_path, row(), b"broken", row(id=2), row(id=3))
     dataset = load_dataset_folder(tmp_path, limit=3, max_rejected=0.5)
