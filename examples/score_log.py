@@ -26,6 +26,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 
 IDS = ("id", "question_id", "questionId")
+SAID = ("prediction", "filtered_resps", "resps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +105,26 @@ def plain(text: Any) -> str:
 
 def answers(config: Config) -> Iterator[dict[str, Any]]:
     """The rows that `inbol_jax.score` takes. An empty answer is a wrong one."""
-    examples = {e.id: e for e in load_dataset_folder(config.data).examples}
-    left, unknown, empty = dict(examples), [], []
+    examples = {e.id: e for e in load_dataset_folder(config.data, judged=True).examples}
+    answered, unknown, empty = dict[str, set[str]](), [], []
     rows = read_rows(config.log)
+    if not any(name in row for row in rows for name in SAID):
+        raise SystemExit(f"--log {config.log}: no row has {' or '.join(SAID)}")
     for number, (row, example) in enumerate(zip(rows, joined(rows, examples), strict=True)):
         if example is None:
             unknown.append(str(row.get("id", f"row {number}")))
             continue
-        said = (first_text(row.get(name)) for name in ("prediction", "filtered_resps", "resps"))
+        said = (first_text(row.get(name)) for name in SAID)
         prediction = next(filter(None, said), "")
         if not prediction:
             empty.append(example.id)
-        left.pop(example.id, None)
         about = {name: row[name] for name in ("model", "confidence") if first_text(row.get(name))}
+        answered.setdefault(str(about.get("model", "model")), set()).add(example.id)
         yield example.to_json() | about | {"prediction": prediction}
-    counted = {"no question of the dataset": unknown, "empty answers": empty, "no answer": [*left]}
+    counted = {"no question of the dataset": unknown, "empty answers": empty}
+    for model, ids in answered.items():
+        of_model = f" of {model}" if len(answered) > 1 else ""
+        counted[f"no answer{of_model}"] = [id for id in examples if id not in ids]
     for what, ids in counted.items():
         if ids:
             print(f"{what}: {len(ids)}, the first is {ids[0]}")

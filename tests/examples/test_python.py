@@ -272,6 +272,31 @@ def test_questions_of_the_same_words_are_not_confused(
         assert part in output
 
 
+def test_what_each_model_did_not_answer(tmp_path, monkeypatch, capsys):
+    rows = [{"id": i, "model": m, "prediction": "cat"} for i, m in (("1", "a"), ("3", "b"))]
+    (tmp_path / "a.json").write_text(json.dumps([*rows, rows[0] | {"id": "4"}]))
+    run(monkeypatch, "score_log.py", "--data", same_words(tmp_path), "--log", tmp_path / "a.json")
+    output = capsys.readouterr().out
+    assert "no answer of a: 1, the first is 3\nno answer of b: 2, the first is 1\n" in output
+
+
+@pytest.mark.parametrize(
+    "log",
+    [[], {"results": [{"id": "1", "prediction": "x"}]}, {"1": {"prediction": "x"}}, {"1": "x"}],
+)
+def test_a_log_of_an_unknown_layout_is_not_scored(log, tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(SystemExit, match=r"no row has prediction or|error: "):
+        run(
+            monkeypatch,
+            "score_log.py",
+            "--data",
+            same_words(tmp_path),
+            "--log",
+            tmp_path / "a.json",
+        )
+
+
 @pytest.mark.parametrize("name", ["a.csv", "b.json", "c.jsonl"])
 def test_a_log_that_cannot_be_read_ends_in_a_sentence(name, tmp_path, monkeypatch):
     (tmp_path / name).write_text('[{"id": ')
