@@ -145,6 +145,7 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
             named = [w for w in given if re.search(rf"(?<![\w.-]){re.escape(w)}(?!\w)", message)]
             named = [w for w in named if w.startswith("--")] or named
             hint += "".join(f"; {word} is in {file}" for word in dict.fromkeys(named))
+            hint += ", where a flag is true or false" * bool(named)
             raise InbolError(message + hint) from left
         raise
 

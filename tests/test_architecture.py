@@ -261,7 +261,7 @@ MOST_LINES = {
     "confidence.estimate": 3_946,
     "training.ca_dpo": 7_150,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 21_087  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 21_090  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)

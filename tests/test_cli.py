@@ -105,6 +105,7 @@ def test_options_in_a_file_are_those_of_the_command_line(
         ("sead: 1", "Unrecognized options: --sead, 1; "),
         ("sead: 1", "; --sead is in FILE"),
         ("seed: x", "; --seed is in FILE"),
+        ("seed: true", "; --seed is in FILE, where a flag is true or false"),
         (
             "thresholds: {delta-k: 0.8}",
             "--config FILE: cannot be read (no value may hold a mapping)",

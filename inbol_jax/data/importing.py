@@ -25,7 +25,7 @@ from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import Stage
 
-IMAGES = "--images names the folder of paths, --image-template makes paths of ids"
+IMAGES = "--image-column names the column, --images the folder, --image-template paths of ids"
 
 
 def import_data(config: ImportConfig) -> Path:

@@ -90,6 +90,8 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
         try:
             rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             for name, count in Counter(rows.fieldnames or ()).items():
+                if "\0" in name:
+                    raise InbolError(f"{path}: is UTF-16 and not UTF-8; save it as UTF-8")
                 if name and count > 1:  # spreadsheets add several without a name
                     raise InbolError(f"{path}: column {name!r} comes twice; rename or remove one")
             for number, row in enumerate(rows, 1):

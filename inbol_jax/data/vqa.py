@@ -128,7 +128,7 @@ def report_rejections(
       InbolError: if there are no records, or more than `max_rejected` of them are set aside.
     """
     if total == 0:
-        raise InbolError(f"{source}: holds no records; write one JSON object per line")
+        raise InbolError(f"{source}: holds no records")
     causes = [f"{n} {reason} (first: {one})" for reason, n, one in causes_of_rejection(rejected)]
     line = f"{source}: {len(rejected)} of {total} set aside: {', '.join(causes)}"
     if len(rejected) > max_rejected * total:

@@ -54,7 +54,7 @@ REFUSED = [
     (rows(True), {"images": "pictures"}, r"2 image not a picture or path \("),
     (rows("0.png"), {}, r"2 image missing \(first: line 1, looked for /.*/0.png\)"),
     (rows("1.png"), {"images": "pictures"}, r"2 image missing .*looked for /.*/pictures/1.png"),
-    (rows("0"), {"images": "pictures"}, ".*; --images names .* --image-template makes"),
+    (rows("0"), {"images": "pictures"}, ".*; --image-column names .* --image-template paths"),
     (rows(None), {}, r"2 image missing \(first: line 1, the row has question, answers, image\)"),
     (rows("link/0.png"), {"images": "pictures"}, r"2 image outside .*elsewhere/0.png\).*; --im"),
     (rows("0.png"), {"image_column": "photo"}, r"2 image missing .*the row has question, "),

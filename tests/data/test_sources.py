@@ -48,6 +48,13 @@ def test_csv_of_any_shape(tmp_path):
         list(text_rows(file))
 
 
+def test_a_csv_in_utf_16_is_refused(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("image,question,answers\n,What?,red\n", encoding="utf-16")
+    with pytest.raises(InbolError, match=r"rows\.csv: is UTF-16 and not UTF-8"):
+        [*text_rows(file)]
+
+
 def test_a_csv_header_with_a_column_twice_is_refused(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("id,answers,,answers,\n1,red,,blue,\n")
