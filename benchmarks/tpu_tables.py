@@ -41,6 +41,7 @@ STAGES = {
     "sft, LoRA 128": {"stage": "sft", "lora_rank": 128},
     "dpo, whole": {"stage": "dpo"},
     "sft, whole": {"stage": "sft"},
+    "on-policy update, LoRA 128": {"stage": "rl", "lora_rank": 128},
     "sampling": {"stage": "sample"},
 }
 
@@ -86,18 +87,23 @@ def plan_of(config: PlanConfig) -> Plan | str:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Markdown, a row per program that has been compiled."""
-    yield "| | slice | GiB per chip, of 16 | samples/s | per chip-hour | too small |"
-    yield "|---|---|---|---|---|---|"
-    for name, row in found.items():
-        small = ", ".join(row["tried"]) or "none tried"
-        if "topology" not in row:
-            yield f"| {name} | more than 64 chips | | | | {small} |"
-            continue
-        hourly = 3600 * row["samples"] / row["chips"]
-        total = sum(row["memory"].values())
-        rate = f"{row['samples']:.1f} | {hourly:,.0f}"
-        yield f"| {name} | `{row['topology']}` | {total:.1f} | {rate} | {small} |"
+    """Markdown, a row per stage and a column per model; what has not been compiled is left out."""
+    yield f"| | {' | '.join(MODELS)} |"
+    yield "|---" * (len(MODELS) + 1) + "|"
+    for stage in STAGES:
+        cells = [cell(found.get(f"{model}: {stage}")) for model in MODELS]
+        if any(cells):
+            yield f"| {stage} | {' | '.join(cells)} |"
+
+
+def cell(row: Mapping[str, Any] | None) -> str:
+    """The slice, the samples per second, and those per chip-hour."""
+    if row is None:
+        return ""
+    if "topology" not in row:
+        return "more than 64 chips"
+    hourly = 3600 * row["samples"] / row["chips"]
+    return f"{row['topology'].removeprefix('v5e:')}: {row['samples']:.1f}/s, {hourly:,.0f}"
 
 
 def main(config: Config) -> None:
