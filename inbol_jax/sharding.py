@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
@@ -42,10 +43,11 @@ def make_mesh(
     """A mesh of all devices, or of those given.
 
     One of the sizes may be -1: it takes the devices that the others leave. The axes are of type
-    Auto, because Linen's Embed refuses JAX's default, Explicit.
+    Auto, because Linen's Embed refuses JAX's default, Explicit. Several slices of TPUs, or nodes
+    of GPUs, lie along data, and along fsdp only if data is too small: their network is slow.
 
     Raises:
-      InbolError: if the sizes do not fit the number of devices.
+      InbolError: if the sizes do not fit the number of devices or of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
@@ -55,7 +57,17 @@ def make_mesh(
         raise InbolError(
             f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    auto = (AxisType.Auto,) * 3
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    # [data, fsdp, tensor]: how many slices lie along each axis, and how many devices of each
+    outer = (along := math.gcd(sizes[0], slices)), slices // along, 1
+    if sizes[1] % outer[1]:
+        raise InbolError(f"{slices} slices, or nodes: data or fsdp must be a multiple of them")
+    inner = [size // n for size, n in zip(sizes, outer, strict=True)]
+    split = {"allow_split_physical_axes": True}
+    return Mesh(create_hybrid_device_mesh(inner, outer, devices, **split), AXES, axis_types=auto)
 
 
 def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:

@@ -1,5 +1,7 @@
 """Meshes, and rows on them; how parameters lie on them is tested beside what places them."""
 
+import dataclasses
+
 import pytest
 from virtual_devices import run_on_devices
 
@@ -11,6 +13,39 @@ from inbol_jax.sharding import make_mesh
 def test_meshes_that_do_not_fit(sizes):
     with pytest.raises(InbolError, match=r"does not fit 1 devices"):
         make_mesh(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    """A device of several nodes, as GPUs have it; slices of TPUs are described alike."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "gpu"
+    device_kind: str = "H100"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [
+        ((2, -1, 1), [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ((4, 1, 2), [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        ((1, -1, 2), [[0, 1, 2, 3, 4, 5, 6, 7]]),  # fsdp goes over both: not two of tensor
+    ],
+)
+def test_slices_lie_along_data(sizes, rows):
+    """`jax.make_mesh` refuses them. What exchanges most stays within one."""
+    devices = [_Device(i, i // 4) for i in range(8)]
+    mesh = make_mesh(*sizes, devices=devices[::-1])
+    assert [sorted(device.id for device in row.flat) for row in mesh.devices] == rows
+    for group in mesh.devices.reshape(-1, mesh.shape["tensor"]):
+        assert len({device.slice_index for device in group}) == 1
+
+
+def test_slices_that_the_mesh_does_not_divide():
+    with pytest.raises(InbolError, match="2 slices, or nodes: data or fsdp must be a multiple"):
+        make_mesh(1, 1, 8, devices=[_Device(i, i // 4) for i in range(8)])
 
 
 GRADIENTS = """

@@ -5,6 +5,7 @@
 #
 # in a checkout with a .venv into which `pip install -e '.[cuda]'` has installed it; RUN is a folder that all nodes
 # see. Slurm starts a process per GPU, which is how JAX divides them there; all GPUs of a node must be visible to each.
+# The weights are split over the GPUs of a node, and each node has a copy: only gradients go over the network.
 # Two minutes before the time ends, training saves its last finished step, and the job is queued again.
 #SBATCH --job-name=inbol-sft
 #SBATCH --nodes=2
@@ -27,6 +28,6 @@ on_all tpu/doctor.py --distributed --shared "$RUN" --processes "$SLURM_NTASKS"
 code=0
 on_all train.py sft --distributed \
   --data "$RUN/instructions.jsonl" --out "$RUN/idk_it" \
-  --model llava-hf/llava-1.5-7b-hf --lora-rank 128 --remat full --mesh 1 -1 1 || code=$?
+  --model llava-hf/llava-1.5-7b-hf --lora-rank 128 --remat full --mesh "$SLURM_NNODES" -1 1 || code=$?
 if [ "$code" = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

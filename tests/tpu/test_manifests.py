@@ -16,7 +16,7 @@ from inbol_jax.cli import parse_options
 from inbol_jax.training.config import SftConfig
 
 
-def check_commands(words):
+def check_commands(words, slices=1):
     """The doctor's and training's words of one text; the former as often as the latter."""
     told = words[words.index("tpu/doctor.py") + 1 :]
     told = told[: next(i for i, word in enumerate([*told, "&&"]) if word == "&&")]
@@ -25,7 +25,7 @@ def check_commands(words):
     assert looks.distributed
     assert trains.distributed
     assert str(trains.out).startswith(str(looks.shared))
-    assert math.prod(trains.runtime.mesh) == -1
+    assert trains.runtime.mesh == (slices, -1, 1), "a copy of the weights per slice, or node"
     return looks, trains
 
 
@@ -33,6 +33,7 @@ def test_the_jobset_has_a_pod_per_host_of_its_slice():
     jobset = yaml.safe_load((ROOT / "tpu/jobset.yaml").read_text())
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (job,) = jobset["spec"]["replicatedJobs"]
+    assert job["replicas"] == 1
     job = job["template"]["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
@@ -74,14 +75,20 @@ def test_the_slurm_script_looks_first_and_is_queued_again_after_a_signal(
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{program}\n")
         (tmp_path / name).chmod(0o755)
     own = {"RUN": str(tmp_path / "a run"), "SLURM_SUBMIT_DIR": str(tmp_path)}
-    own |= {"SLURM_NTASKS": "16", "SLURM_JOB_ID": "7", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    own |= {
+        "SLURM_NTASKS": "16",
+        "SLURM_NNODES": options["nodes"],
+        "SLURM_JOB_ID": "7",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
     done = subprocess.run([ROOT / "tpu/slurm.sh"], env=os.environ | own, check=False)
     assert done.returncode == code
     looks, trains = check_commands(
         [
             "&&" if word == "--kill-on-bad-exit=1" else word
             for word in shlex.split((tmp_path / "calls").read_text())
-        ]
+        ],
+        slices=2,
     )
     assert looks.processes == 16
     assert trains.out == tmp_path / "a run/idk_it"
