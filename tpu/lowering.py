@@ -12,9 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LoraConfig, ModelConfig
-from inbol_jax.models.layers import STACKED
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import adapter_sharding, init_lora
 from inbol_jax.models.packing import RowShape
@@ -53,32 +51,6 @@ def abstract_variables(
             flat[path] = x.update(sharding=adapter_sharding(mesh, path, x.shape))
         variables["lora"] = unflatten_dict(flat, sep="/")
     return variables
-
-
-def stack_layers(variables: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """The variables with each parameter of the decoder's layers as one array, [layers, ...], as
-    `Decoder` scans them. They are arrays or shapes with places.
-
-    Raises InbolError if the layers are not alike: their windows differ, or some have no adapters.
-    """
-
-    def stack(*parts: Any) -> Any:
-        first = parts[0]
-        if not isinstance(first, jax.ShapeDtypeStruct):
-            return jnp.stack(parts)
-        place = NamedSharding(first.sharding.mesh, PartitionSpec(None, *first.sharding.spec))
-        return first.update(shape=(len(parts), *first.shape), sharding=place)
-
-    result = {}
-    for collection, tree in variables.items():
-        decoder = dict(tree.get(config.decoder, {}))
-        layers = [decoder.pop(f"layers_{i}", {}) for i in range(config.text.num_layers)]
-        kinds = {*map(jax.tree.structure, layers)}
-        if len(kinds) > 1 or len({*config.text.windows}) > 1:
-            raise InbolError("the model's layers are not alike and cannot be scanned: --no-scan")
-        decoder[STACKED] = jax.tree.map(stack, *layers)
-        result[collection] = {**tree, config.decoder: decoder}
-    return result
 
 
 def abstract_batch(

@@ -84,6 +84,9 @@ class RuntimeConfig:
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again to save memory: none, the cheap ones
     (selective), or all of each layer (full)."""
+    scan_layers: bool = False
+    """Keep the decoder's layers stacked and scan them: one is compiled in place of all, which takes
+    minutes in place of half an hour, and less memory on TPUs. The layers must be alike."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     parallel: Literal["jit", "pmap"] = "jit"

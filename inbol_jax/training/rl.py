@@ -22,6 +22,7 @@ from inbol_jax.losses.registry import register_in
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import make_text_encoder, prompt_for
+from inbol_jax.models.stacking import unstack_layers
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import from_all, is_main, one_writer
@@ -217,7 +218,7 @@ def sampling_function(model: VisionLanguageModel, config: RlConfig) -> Callable[
     options = SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
 
     def draw(state: TrainState, frozen: Flat, batch) -> Samples:
-        variables = merge_variables(state.params, frozen)
+        variables = unstack_layers(merge_variables(state.params, frozen), model.config)
         return sample(model, variables, batch, key=jax.random.key(config.seed), options=options)
 
     return draw

@@ -10,6 +10,7 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.losses import token_logprobs
+from inbol_jax.models.layers import STACKED
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.training.config import OptimizerConfig, RunConfig
 
@@ -112,7 +113,8 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, rise, total_steps)
 
     def matrices(params: Flat) -> Any:
-        return jax.tree.map(lambda p: p.ndim > 1, params)  # biases and norms have no decay
+        # Biases and norms have no decay; those of all layers may be one array.
+        return {path: p.ndim - (STACKED in path) > 1 for path, p in params.items()}
 
     # Runs are short, so the second moment has to follow faster than with optax's 0.999.
     adamw = optax.adamw(rate, b2=0.98, weight_decay=config.weight_decay, mask=matrices)

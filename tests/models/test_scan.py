@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from lowering import stack_layers
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LoraConfig
@@ -16,6 +15,7 @@ from inbol_jax.models.families import make_model
 from inbol_jax.models.layers import STACKED, ComputeOptions
 from inbol_jax.models.loading import init_params, param_shapes
 from inbol_jax.models.lora import init_lora
+from inbol_jax.models.stacking import stack_layers, unstack_layers
 
 LORA = LoraConfig(2, 4.0, targets=(r"(language|text)_model\..*_proj",))
 
@@ -61,6 +61,15 @@ def test_it_is_the_same_model(micro, remat):
     assert found.keys() == expected.keys()
     for path, x in expected.items():
         np.testing.assert_allclose(found[path], x, atol=2e-5, rtol=1e-3, err_msg=path)
+
+
+def test_what_was_stacked_comes_apart_again(micro):
+    config = deeper(micro.config)
+    variables = with_adapters(config)
+    found = unstack_layers(stack_layers(variables, config), config)
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(variables)))
+    assert jax.tree.structure(unstack_layers(variables, config)) == jax.tree.structure(variables)
 
 
 def test_features_behind_the_first_layers(micro):

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 from hlo import collectives
-from lowering import abstract_pairs, abstract_variables, lower_step, stack_layers
+from lowering import abstract_pairs, abstract_variables, lower_step
 from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import RowShape
+from inbol_jax.models.stacking import stack_layers
 from inbol_jax.models.weights import table_row
 from inbol_jax.sharding import RULES, make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective
