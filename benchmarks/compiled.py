@@ -37,7 +37,6 @@ from typing import Any, NamedTuple
 
 import jax
 import tyro
-from jax.experimental import topologies
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import ModelConfig
@@ -51,7 +50,6 @@ from plan import SHAPES, lower, program_devices, topology_devices
 from plan import Config as PlanConfig
 from roofline import GAP, Kernel, kernels
 
-H100 = Path(__file__).parent / "h100.txtpb"
 # FLOPs of bfloat16 and bytes per second of a chip, by `device_kind`
 CHIPS = {"TPU v4": (275e12, 1.23e12), "TPU v5 lite": (197e12, 0.82e12)}
 CHIPS |= {"TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
@@ -120,18 +118,6 @@ class Cost(NamedTuple):
         return sum(self.parts.values())
 
 
-def target(device: str) -> Sequence[jax.Device]:
-    """The device of that name, or the chips of that topology."""
-    if device != "h100":
-        return topology_devices(device)
-    options = {"platform": "cuda", "topology": "1x1x1", "target_config": H100.read_text()}
-    try:
-        return topologies.get_topology_desc(**options).devices
-    except Exception as error:  # whatever the plugin raises
-        reason = str(error).splitlines()[0]
-        raise InbolError(f"--device {device}: {reason} (is jax[cuda12] installed?)") from error
-
-
 def programs(models: Iterable[str]) -> dict[str, PlanConfig]:
     """The programs of other models, each by its name."""
     found = {}
@@ -177,7 +163,7 @@ def compile_for(
         (Path(folder) / "config.json").write_text(json.dumps(architecture))
         mesh = make_mesh(1, -1, 1, devices=devices)
         # On GPUs layers are not scanned, and these are few.
-        return lower(dataclasses.replace(config, scan=False), Path(folder), mesh).compile()
+        return lower(dataclasses.replace(config, scan_layers=False), Path(folder), mesh).compile()
 
 
 def whole_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) -> Cost:
@@ -260,7 +246,7 @@ def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
 
 def main(config: Config) -> None:
     """Compiles the programs, one after the other, and prints the tables."""
-    chips, costs = target(config.device), []
+    chips, costs = topology_devices(config.device), []
     for name, program in (programs(config.models) if config.models else PROGRAMS).items():
         if config.only and not any(word in name for word in config.only):
             continue

@@ -1,4 +1,4 @@
-"""What a step costs on TPU chips: FLOPs, memory by kind, and the time that a roofline gives it.
+"""What a step costs on TPUs or GPUs: FLOPs, memory by kind, and the time that a roofline gives it.
 
 FLOPs are counted in the traced program and not in the compiled one, of which the compiler's own
 count (`cost_analysis`) takes the body of a loop once. Bytes and exchanges are those of the compiled
@@ -27,24 +27,29 @@ class Chip(NamedTuple):
     """Bytes per second to and from all its neighbours together."""
     ports: int
     """Number of these neighbours: two per axis of the torus."""
+    network: float
+    """Bytes per second of its share of the network between slices, or nodes, in each direction."""
 
 
 # By `device_kind`. Source: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, their tables of the
-# system architecture. That of v4 gives no links per chip: they are twice its share of a pod's
-# all-reduce bandwidth, 1.1 PB/s on 4,096 chips, as they are on v5e.
+# system architecture; v5e's network is 6.4 Tbit/s per pod of 256 chips. Those of v4 give no links
+# per chip: they are twice its share of a pod's all-reduce bandwidth, 1.1 PB/s on 4,096 chips, as
+# they are on v5e. Nor is there v4's network, which is taken as v5p's. H100: NVIDIA's data sheet of
+# the SXM card, whose NVLink reaches all others of a node at 450 GB/s, and a port of 400 Gbit/s.
 CHIPS = {
-    "TPU v4": Chip(275e12, 1.2e12, 32, 537e9, 6),
-    "TPU v5 lite": Chip(197e12, 0.819e12, 16, 400e9, 4),
-    "TPU v5": Chip(459e12, 2.765e12, 95, 1200e9, 6),
-    "TPU v6 lite": Chip(918e12, 1.638e12, 32, 800e9, 4),
-    "TPU7x": Chip(2307e12, 7.38e12, 192, 1200e9, 6),
+    "TPU v4": Chip(275e12, 1.2e12, 32, 537e9, 6, 6.25e9),
+    "TPU v5 lite": Chip(197e12, 0.819e12, 16, 400e9, 4, 3.125e9),
+    "TPU v5": Chip(459e12, 2.765e12, 95, 1200e9, 6, 6.25e9),
+    "TPU v6 lite": Chip(918e12, 1.638e12, 32, 800e9, 4, 12.5e9),
+    "TPU7x": Chip(2307e12, 7.38e12, 192, 1200e9, 6, 12.5e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 3.352e12, 79, 900e9, 2, 50e9),
 }
 # What a step is assumed to reach of these rates. No TPU has confirmed them.
 OF_FLOPS, OF_BANDWIDTH, OF_LINKS = 0.6, 0.8, 0.8
 ASSUMED = (
     f"assumed, not measured: products at {OF_FLOPS:.0%} of the chip's peak, HBM at "
-    f"{OF_BANDWIDTH:.0%}, exchanges at {OF_LINKS:.0%} of the links along one axis of the torus, "
-    "and all three at the same time"
+    f"{OF_BANDWIDTH:.0%}, exchanges at {OF_LINKS:.0%} of the links along one axis of the torus or "
+    "of the network between slices, and all at the same time"
 )
 
 
@@ -54,6 +59,8 @@ class Time(NamedTuple):
     products: float
     memory: float
     exchanges: float
+    network: float = 0.0
+    """Of exchanges between slices."""
 
     @property
     def step(self) -> float:
@@ -63,7 +70,8 @@ class Time(NamedTuple):
 
 def chip_of(devices: Sequence[jax.Device]) -> tuple[Chip | None, int]:
     """The kind of chip, if it is known, and how many devices one chip is to JAX."""
-    places = {tuple(device.coords) for device in devices}
+    # Each slice has the same places.
+    places = {(getattr(device, "slice_index", 0), *device.coords) for device in devices}
     return CHIPS.get(devices[0].device_kind), len(devices) // len(places)
 
 
@@ -76,13 +84,16 @@ def time(
       per_chip: devices per chip.
       flops, moved: FLOPs, and bytes of HBM, of one device.
     """
-    received = sum(exchange.count * exchange.received for exchange in exchanges)
+    received = {False: 0.0, True: 0.0}  # within slices, and between them
+    for exchange in exchanges:
+        received[exchange.slices > 1] += exchange.count * exchange.received
     # One axis of the torus: two of the ports, each with half of its bandwidth inwards.
     inwards = chip.links / chip.ports
     return Time(
         flops * per_chip / (chip.flops * OF_FLOPS),
         moved * per_chip / (chip.bandwidth * OF_BANDWIDTH),
-        received * per_chip / (inwards * OF_LINKS),
+        received[False] * per_chip / (inwards * OF_LINKS),
+        received[True] * per_chip / (chip.network * OF_LINKS),
     )
 
 
@@ -140,8 +151,8 @@ def memory_of(parts: Mapping[str, Any], compiled: jax.stages.Compiled) -> dict[s
 
 
 def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[str]:
-    """A line per kind of exchange and axes of the mesh: how often it runs, and what a chip receives
-    by it.
+    """A line per kind of exchange and axes of the mesh, or slices: how often it runs, and what a
+    chip receives by it.
 
     Args:
       sizes: of the mesh's axes.
@@ -149,11 +160,11 @@ def traffic(exchanges: Iterable[Collective], sizes: Mapping[str, int]) -> list[s
     counts: dict[tuple[str, str], int] = defaultdict(int)
     received: dict[tuple[str, str], float] = defaultdict(float)
     for exchange in exchanges:
-        kind = exchange.operation, exchange.axes(sizes)
+        kind = exchange.operation, exchange.where(sizes)
         counts[kind] += exchange.count
         received[kind] += exchange.count * exchange.received
     return [
-        f"{operation} along {axes}: {counts[operation, axes]:,} per step, "
-        f"{received[operation, axes] / 2**30:.2f} GiB received per chip"
-        for operation, axes in sorted(counts)
+        f"{operation} {where}: {counts[operation, where]:,} per step, "
+        f"{received[operation, where] / 2**30:.2f} GiB received per chip"
+        for operation, where in sorted(counts)
     ]

@@ -259,6 +259,8 @@ class Collective(NamedTuple):
     """The devices of one of its groups, by their number in the mesh; of a permutation, one pair."""
     count: int = 1
     """How often it runs."""
+    slices: int = 1
+    """How many slices exchange, over their network and not over the links between chips."""
 
     @property
     def nbytes(self) -> int:
@@ -268,7 +270,7 @@ class Collective(NamedTuple):
     @property
     def received(self) -> float:
         """Bytes that a device receives in one run, by the usual algorithms on a ring."""
-        n = max(len(self.group), 2)
+        n = max(len(self.group), self.slices, 2)
         # A ring's all-reduce is a reduce-scatter and an all-gather; a part of 1/n is one's own.
         share = {"all-gather": 1, "all-to-all": 1, "all-reduce": 2, "reduce-scatter": n}
         return (
@@ -277,11 +279,13 @@ class Collective(NamedTuple):
             else (self.nbytes)
         )
 
-    def axes(self, sizes: Mapping[str, int]) -> str:
-        """The axes of the mesh that it goes along, such as "fsdp"; the group's devices differ in
-        them."""
+    def where(self, sizes: Mapping[str, int]) -> str:
+        """Its way: "between 2 slices", or "along fsdp", axes of the mesh in which the group's
+        devices differ."""
+        if self.slices > 1:
+            return f"between {self.slices} slices"
         places = np.array(np.unravel_index(self.group, tuple(sizes.values())))  # [axes, devices]
-        return "+".join(
+        return "along " + "+".join(
             name for name, row in zip(sizes, places, strict=True) if len(set(row.tolist())) > 1
         )
 
@@ -290,7 +294,8 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
     """The collectives of a compiled program, one in a loop once, with its count.
 
     On a TPU a collective that runs beside other work stands in several fusions with the same
-    channel; it comes once as well.
+    channel; it comes once as well. Between slices its chips send to their hosts and receive from
+    them.
 
     Args:
       trips: as in `runs`.
@@ -299,6 +304,10 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
     for run in runs(text, trips):
         for line in (run.line, *run.fused.values()):
             operation = line.opcode.removesuffix("-start")
+            between = line.attribute(r'_xla_megascale_transfer_type="(\w+)"')
+            if line.opcode == "recv" and between:
+                kind, result = between.lower().replace("_", "-"), line.shapes[0]
+                yield Collective(kind, result.dtype, result.dims, (), run.count, _slices(line))
             if operation not in OPERATIONS:
                 continue
             channel = line.attribute(r"channel_id=(\d+)")
@@ -322,6 +331,13 @@ def _results(line: Instruction, operation: str) -> list[Shape]:
     if operation == "collective-permute":
         return line.shapes[1:2]
     return line.shapes[len(line.shapes) // 2 :] if operation != "all-reduce" else line.shapes
+
+
+def _slices(line: Instruction) -> int:
+    """How many slices exchange: of "{1,2}x{0:3}" two with the chips 0 to 3 each, which is also
+    written with the chips' numbers, {{100000,100001,...,200003}}."""
+    numbers = line.attribute(r'_xla_megascale_target="?\{+([\d,]+)').split(",")
+    return len({int(number) // 100_000 or number for number in numbers})
 
 
 def _group(line: Instruction) -> tuple[int, ...]:

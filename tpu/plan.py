@@ -1,24 +1,29 @@
-"""Will a stage fit on a TPU slice? It is compiled ahead of time; no TPU, no weights and no data are
-needed.
+"""Will a stage fit on a slice of TPUs, or on GPUs? It is compiled ahead of time; neither they, nor
+weights, nor data are needed.
 
     pip install libtpu
     python tpu/plan.py dpo --topology v5e:4x4 --lora-rank 128 --remat full --batch-size 16
+    python tpu/plan.py sft --topology v5e:16x16 --slices 4 --mesh 4 -1 1 --batch-size 1024
     python tpu/plan.py sample --topology v6e:2x2 --mesh -1 1 1 --batch-size 16
 
-The programs are those that training and `inbol confidence` run. Printed are the memory that a chip
-needs, by kind, what the chips exchange, and how long a roofline says that a step takes. With
---search meshes, remat and micro-batches are tried. The exit code is 2 if it does not fit.
+    pip install "jax[cuda12]"          # libcuda is not needed
+    python tpu/plan.py dpo --topology h100:8 --lora-rank 128 --remat full --batch-size 16
+
+The programs are those that training, `inbol confidence` and `inbol evaluate` run. Printed are the
+memory that a chip needs, by kind, what the chips exchange, and how long a roofline says that a step
+takes. With --search meshes, remat and micro-batches are tried. The exit code is 2 if it does not
+fit.
 """
 
 import os
 import sys
 
 if __name__ == "__main__":
-    # Before JAX is imported: do not look for the TPU of this machine, and trace on its CPU. What
-    # libtpu would ask a TPU's host is said, or it would write that it misses the answers; and as no
-    # TPU is used, other processes may use libtpu too.
+    # Before JAX is imported: do not look for the TPU or GPU of this machine, and trace on its CPU.
+    # What libtpu would ask a TPU's host is said, or it would write that it misses the answers; and
+    # as no TPU is used, other processes may use libtpu too.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
     os.environ |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 import dataclasses
@@ -27,7 +32,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,18 +51,19 @@ from lowering import (
     abstract_pairs,
     abstract_variables,
     image_shapes,
-    stack_layers,
     trace_step,
 )
 
 from inbol_jax.cli import parse_options
 from inbol_jax.defaults import BatchSize, Bounded, Bounds, NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.asking import greedy
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.layers import STACKED, attention_for
 from inbol_jax.models.llava_next import LlavaNextConfig
 from inbol_jax.models.packing import RowShape
+from inbol_jax.models.stacking import stack_layers
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
@@ -73,20 +79,27 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "lora_rank", "remat")
-SCANNED = "layers were scanned: apart, as they run, they take more (--no-scan)"
+SCANNED = "layers are scanned, as with --scan-layers; apart they take more (--no-scan-layers)"
 SHAPES = Path(__file__).parent / "shapes"
+H100 = Path(__file__).parent / "h100.txtpb"
+ASKING = ("sample", "evaluate")
 # Of a picture of 640 x 480 pixels; one in other families
 USUAL_TILES = {"llava_next": 5, "llava_onevision": 5, "qwen2_5_vl": 391, "qwen3_vl": 300}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Bounded):
-    """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
+    """Compile a stage ahead of time for TPUs or GPUs. Options mean the same as in training."""
 
-    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample"]]
-    """Stage to plan: sft, dpo, rl (its update, without sampling) or sample (`inbol confidence`)."""
+    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample", "evaluate"]]
+    """Stage to plan: sft, dpo, rl (its update, without sampling), sample (`inbol confidence`) or
+    evaluate (its greedy answers)."""
     topology: str = "v5e:4x4"
-    """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
+    """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4, tpu7x:2x2x1; h100, or
+    h100:8 for a node of eight."""
+    slices: Annotated[int, Bounds(1)] = 1
+    """Such slices of TPUs that train together. They lie along data: --mesh's first number is to be
+    a multiple of them."""
     model: str = "llava-1.5-7b"
     """Folder with config.json, or shipped: llava-1.5-{7b,13b}, llava-1.6-{vicuna,mistral}-7b,
     llava-onevision-{0.5b,7b}, smolvlm-256m, smolvlm2-{500m,2.2b}, internvl3-{2b,8b},
@@ -101,7 +114,8 @@ class Config(Bounded):
     """Tokens per response."""
     batch_size: BatchSize = 16
     """Rows (sft), pairs (dpo) or questions (rl) per optimizer step on all chips together. For
-    sample: questions per batch of one host; --mesh then divides one host's chips."""
+    sample: questions per batch of one host, of which evaluate asks four at a time; --mesh then
+    divides one host's chips."""
     gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step."""
     n: NumSamples = 10
@@ -110,18 +124,19 @@ class Config(Bounded):
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again: none, selective or full."""
-    scan: bool = True
-    """Compile one decoder layer, scanned over, in place of all, if they are alike; not for sample.
-    That takes minutes in place of half an hour, and says too little memory: training runs layers
-    apart. LLaVA-1.5-7B's dpo on v5e:4x4 takes 5.4 GiB, and 4.6 scanned."""
+    scan_layers: bool = True
+    """Compile one decoder layer, scanned over, in place of all, if they are alike; not to sample.
+    Training does so with --scan-layers. Layers apart take half an hour to compile in place of
+    minutes, and more memory: LLaVA-1.5-7B's dpo on v5e:4x4 takes 5.4 GiB, and 4.6 scanned."""
 
     search: bool = False
     """Try meshes, remat and micro-batches, and print those that fit and the fastest of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_training = ("gradient_accumulation_steps", "remat")
+        of_training = ("gradient_accumulation_steps", "remat", "slices")
         unused = {"sft": ("n",), "dpo": ("n",), "rl": (), "sample": of_training}
+        unused["evaluate"] = ("n", *of_training)
         for option in unused[self.stage]:
             if getattr(self, option) != getattr(Config, option):
                 raise InbolError(
@@ -146,7 +161,7 @@ class Plan(NamedTuple):
     compiled: float
     """Seconds that compiling took."""
     scanned: bool = False
-    """Whether the decoder's layers were scanned, which the runs' are not."""
+    """Whether the decoder's layers are scanned."""
 
     @property
     def fits(self) -> bool:
@@ -161,7 +176,7 @@ def plan(config: Config) -> int:
       InbolError: if the topology is not known, or libtpu is not installed.
     """
     folder = model_folder(config.model)
-    devices = topology_devices(config.topology)
+    devices = topology_devices(config.topology, config.slices)
     if config.search:
         from search import search
 
@@ -172,7 +187,8 @@ def plan(config: Config) -> int:
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     where = " on each host" if mesh.size < len(devices) else ""
     say(
-        f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x "
+        f"{config.stage} of {folder.name} on {config.topology}"
+        f"{f' x {config.slices} slices' if config.slices > 1 else ''}: {len(devices)} x "
         f"{devices[0].device_kind}, {hosts} hosts; {sizes}{where}"
     )
     found = make_plan(config, folder, mesh)
@@ -225,8 +241,8 @@ def make_plan(config: Config, folder: Path, mesh: Mesh) -> Plan | str:
     exchanges = list(collectives(text, trips))
     traffic = sum(moved(run) * run.count for run in runs(text, trips))
     cost = step_time(chip, per_chip, flops / len(devices), traffic, exchanges)
-    if config.stage == "sample":
-        rows = round_batch(config.batch_size, mesh)
+    if config.stage in ASKING:
+        rows = _questions(config, mesh)
     else:
         rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
     memory, seconds = memory_of(program.parts, compiled), time.monotonic() - start
@@ -239,34 +255,49 @@ def report(found: Plan, mesh: Mesh) -> list[str]:
     """The lines that say what a plan found."""
     shown = ", ".join(f"{name} {n:.2f}" for name, n in found.memory.items() if n >= 0.005)
     total = sum(found.memory.values())
-    of_steps = ", ".join(f"{name} {n:.3f} s" for name, n in found.time._asdict().items())
+    times = found.time._asdict()
+    if not times["network"]:
+        del times["network"]
+    of_steps = ", ".join(f"{name} {n:.3f} s" for name, n in times.items())
     hourly = 3600 * found.samples / found.chips
+    waiting = found.time.step in (found.time.exchanges, found.time.network)
     hint = "the chips wait for exchanges: more rows per chip, or more of the mesh along data"
     return [
         f"memory per device: {total:.2f} of {found.room:.0f} GiB ({shown})",
         f"{found.flops / 1e12:,.1f} TFLOP per step on all chips, with what remat computes again",
         *traffic(found.exchanges, mesh.shape),
         f"step: {of_steps}; {found.samples:.1f} samples/s, {hourly:,.0f} per chip-hour",
-        *[hint] * (found.time.exchanges == found.time.step),
+        *[hint] * waiting,
         ASSUMED,
         f"compiled in {found.compiled:.0f} s: {'fits' if found.fits else 'does not fit'}"
         + found.scanned * f"; {SCANNED}",
     ]
 
 
-def topology_devices(name: str) -> Sequence[jax.Device]:
-    """The chips of a TPU topology. Raises InbolError if it is not known, or without libtpu."""
-    if not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
+def topology_devices(name: str, slices: int = 1) -> Sequence[jax.Device]:
+    """The chips of so many slices of a topology of TPUs, or of a node of GPUs.
+
+    Raises InbolError if it is not known, or what compiles for it is not installed.
+    """
+    options: dict[str, Any] = {"topology_name": name, "num_slices": slices}
+    kind, _, shape = name.partition(":")
+    if kind == "h100" and slices > 1:
+        raise InbolError("--slices: the compiler knows one node of GPUs; plan that, or TPUs")
+    if kind == "h100":
+        options = {"topology": f"1x1x{shape or 1}", "target_config": H100.read_text()}
+    elif not importlib.util.find_spec("libtpu") and "TPU_LIBRARY_PATH" not in os.environ:
         raise InbolError("compiling for TPUs takes libtpu, also without a TPU: pip install libtpu")
-    options = {}
-    if name.startswith("v4:"):  # a slice's chip is one device; libtpu would describe its two cores
+    if kind == "v4":  # a slice's chip is one device; libtpu would describe its two cores
         options["chip_config_name"] = "megacore"
     if name in ("v5e:2x4", "v6e:2x4"):  # eight chips of Cloud TPU are one host; on GKE two
         options["chips_per_host_bounds"] = (2, 4, 1)
+    platform = "cuda" if kind == "h100" else "tpu"
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+        return topologies.get_topology_desc(platform=platform, **options).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
-        raise InbolError(f"--topology {name}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        hint = ' (is "jax[cuda12]" installed?)' if kind == "h100" else ""
+        raise InbolError(f"--topology {name}: {reason}{hint}") from error
 
 
 def _check_heads(model: ModelConfig, mesh: Mesh) -> None:
@@ -292,7 +323,7 @@ def program_devices(
     The compiler takes no part of a slice, so the chips of a host are a topology of their own.
     """
     host = [device for device in devices if device.process_index == devices[0].process_index]
-    if stage != "sample" or len(host) == len(devices):
+    if stage not in ASKING or len(host) == len(devices):
         return devices
     kind, _, shape = topology.partition(":")
     sides = [len({*axis}) for axis in zip(*(device.coords for device in host), strict=True)]
@@ -340,9 +371,9 @@ def trace(config: Config, folder: Path, mesh: Mesh) -> Program:
     attention = attention_for(mesh.devices.flat[0], jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
     variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
-    if config.stage == "sample":
+    if config.stage in ASKING:
         return _trace_sample(config, model, variables, mesh)
-    if config.scan and len({*architecture.text.windows}) == 1:
+    if config.scan_layers and len({*architecture.text.windows}) == 1:
         variables = stack_layers(variables, architecture)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
     if isinstance(run, DpoConfig):
@@ -361,10 +392,15 @@ def trace(config: Config, folder: Path, mesh: Mesh) -> Program:
     return trace_step(program, run, variables, batch, mesh, lora=lora)
 
 
+def _questions(config: Config, mesh: Mesh) -> int:
+    """How many questions a batch asks: four times as many of one answer each."""
+    return round_batch(config.batch_size * (4 if config.stage == "evaluate" else 1), mesh)
+
+
 def _trace_sample(
     config: Config, model: VisionLanguageModel, variables: dict, mesh: Mesh
 ) -> Program:
-    rows = round_batch(config.batch_size, mesh)
+    rows = _questions(config, mesh)
     batch = abstract_batch(
         mesh,
         {
@@ -376,6 +412,8 @@ def _trace_sample(
         | image_shapes(model.config, rows, config.tiles),
     )
     options = SamplingOptions(n=config.n, max_new_tokens=config.answer)
+    if config.stage == "evaluate":
+        options = greedy(config.answer)
     everywhere = NamedSharding(mesh, PartitionSpec())
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=everywhere)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
-from plan import SCANNED, Config, Plan, make_plan, mesh_for, model_folder
+from plan import ASKING, SCANNED, Config, Plan, make_plan, mesh_for, model_folder
 
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config
@@ -16,20 +16,24 @@ from inbol_jax.progress import say
 REMATS = ("none", "selective", "full")  # from the fastest to the smallest
 
 
-def meshes(model: ModelConfig, devices: int) -> Iterator[tuple[int, int, int]]:
-    """Meshes worth trying: all along fsdp, all along data, fsdp in groups of up to 16, and tensor
-    up to 4 where it divides the heads."""
-    heads = math.gcd(model.text.num_heads, model.text.num_kv_heads)
-    found = {(1, devices, 1), (devices, 1, 1)}
-    found |= {(devices // n, n, 1) for n in (4, 8, 16) if devices % n == 0}
-    found |= {(1, devices // n, n) for n in (2, 4) if devices % n == heads % n == 0}
+def meshes(model: ModelConfig, devices: int, slices: int = 1) -> Iterator[tuple[int, int, int]]:
+    """Meshes worth trying: of each slice all along fsdp, all along data, fsdp in groups of up to
+    16, and tensor up to 4 where it divides the heads.
+
+    Args:
+      devices: of all slices, which lie along data.
+    """
+    heads, each = math.gcd(model.text.num_heads, model.text.num_kv_heads), devices // slices
+    found = {(slices, each, 1), (devices, 1, 1)}
+    found |= {(devices // n, n, 1) for n in (4, 8, 16) if each % n == 0}
+    found |= {(slices, each // n, n) for n in (2, 4) if each % n == heads % n == 0}
     yield from sorted(found)
 
 
 def settings(config: Config, devices: int) -> Iterator[tuple[str, int]]:
     """Remat and micro-batches from the fastest to the smallest in memory: each device keeps a row
     at least."""
-    if config.stage == "sample":
+    if config.stage in ASKING:
         yield config.remat, config.gradient_accumulation_steps
         return
     rows = max(1, config.batch_size // devices)
@@ -48,7 +52,7 @@ def search(config: Config, devices: Sequence[jax.Device]) -> int:
     folder = model_folder(config.model)
     found: list[tuple[Config, Plan]] = []
     say("| mesh | remat | micro-batches | GiB per device | samples/s |\n|---|---|---|---|---|")
-    for sizes in meshes(load_config(folder), len(devices)):
+    for sizes in meshes(load_config(folder), len(devices), config.slices):
         for remat, count in settings(config, len(devices)):
             options = {"mesh": sizes, "remat": remat, "gradient_accumulation_steps": count}
             tried = dataclasses.replace(config, **options)
@@ -62,7 +66,7 @@ def search(config: Config, devices: Sequence[jax.Device]) -> int:
         return 2
     best, plan = max(found, key=lambda pair: pair[1].samples)
     options = f"--mesh {' '.join(map(str, best.mesh))}"
-    if best.stage != "sample":
+    if best.stage not in ASKING:
         options += f" --remat {best.remat}"
         options += f" --gradient-accumulation-steps {best.gradient_accumulation_steps}"
     say(f"best of those that fit: {options}, {plan.samples:.1f} samples/s")

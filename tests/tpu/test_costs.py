@@ -42,10 +42,18 @@ def test_what_takes_longest_is_the_step():
     # Half of 2 GB each, by two of four links with 50 GB/s inwards each
     assert found.exchanges == pytest.approx(2 * 1e9 / (100e9 * OF_LINKS))
     assert found.step == found.exchanges
+    between = Collective("all-reduce", "bf16", (10**9,), (), 1, slices=4)
+    found = time(chip, 1, flops=1e12, moved=1e9, exchanges=[*ring, between])
+    # 2 GB x 3/4 twice, to reduce and to gather, by 25 Gbit/s
+    assert found.network == pytest.approx(3e9 / (3.125e9 * OF_LINKS))
+    assert found.exchanges == pytest.approx(2 * 1e9 / (100e9 * OF_LINKS))
+    assert found.step == found.network
 
 
 def test_a_chip_may_be_two_devices():
     """TPU7x has two, in the same place."""
     devices = [SimpleNamespace(device_kind="TPU7x", coords=(i // 2, 0, 0)) for i in range(8)]
     assert chip_of(devices) == (CHIPS["TPU7x"], 2)
+    slices = [SimpleNamespace(slice_index=i, **vars(x)) for i in range(2) for x in devices]
+    assert chip_of(slices) == (CHIPS["TPU7x"], 2), "each slice has the same places"
     assert chip_of([SimpleNamespace(device_kind="cpu", coords=(0, 0, 0))])[0] is None

@@ -72,7 +72,8 @@ def test_collectives_with_their_groups_and_counts():
         Collective("collective-permute", "bf16", (8, 48), (0, 1)),
         Collective("reduce-scatter", "bf16", (2, 48), (0, 2, 4, 6)),
     ]
-    assert [c.axes(SIZES) for c in found] == ["data+fsdp", *["tensor"] * 3, "data+fsdp"]
+    ways = ["data+fsdp", *["tensor"] * 3, "data+fsdp"]
+    assert [c.where(SIZES) for c in found] == [f"along {axes}" for axes in ways]
 
 
 def test_a_sum_of_which_a_slice_is_kept_is_a_reduce_scatter():
@@ -93,6 +94,34 @@ ENTRY %main (x: f32[1024,32]) -> f32[256,32] {
     (found,) = collectives(text)
     assert found == Collective("reduce-scatter", "f32", (256, 32), (0, 1, 2, 3))
     assert found.received == 3 * 256 * 32 * 4
+
+
+def test_what_slices_exchange_is_received_from_the_host():
+    """As a TPU's chips write it: with the slices, or with all their chips."""
+    runtime = '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale'
+    text = f"""
+ENTRY %main (x: bf16[14,128]) -> bf16[14,128] {{
+  %x = bf16[14,128]{{1,0}} parameter(0)
+  %token = token[] after-all()
+  %send.7 = (bf16[14,128]{{1,0}}, u32[], token[]) send(%x, %token), channel_id=2, \
+is_host_transfer=true, frontend_attributes={{{runtime}_target="{{1,2,3}}x{{0:15}}",\
+_xla_megascale_transfer_type="ALL_REDUCE"}}
+  %recv.7 = (bf16[14,128]{{1,0}}, u32[], token[]) recv(%token), channel_id=1, \
+is_host_transfer=true, frontend_attributes={{{runtime}_target="{{1,2,3}}x{{0:15}}",\
+_xla_megascale_transfer_type="ALL_REDUCE"}}
+  %recv.8 = (bf16[8,264]{{1,0}}, u32[], token[]) recv(%token), channel_id=3, \
+frontend_attributes={{{runtime}_target={{{{100000,100001,200000,200001}}}},\
+_xla_megascale_transfer_type="ALL_TO_ALL"}}
+  ROOT %y = bf16[14,128]{{1,0}} negate(%x)
+}}
+"""
+    found = list(collectives(text))
+    assert found == [
+        Collective("all-reduce", "bf16", (14, 128), slices=3),
+        Collective("all-to-all", "bf16", (8, 264), slices=2),
+    ]
+    assert [c.received for c in found] == pytest.approx([4 / 3 * 14 * 128 * 2, 8 * 264 * 2 / 2])
+    assert [c.where(SIZES) for c in found] == ["between 3 slices", "between 2 slices"]
 
 
 @pytest.mark.parametrize(

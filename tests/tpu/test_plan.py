@@ -20,18 +20,19 @@ from inbol_jax.sharding import make_mesh
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo", "rl", "sample"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "rl", "sample", "evaluate"])
 def test_stages_are_lowered_with_the_rows_that_they_would_have(micro, stage):
     """Training rounds a batch up to whole micro-batches."""
     options = {"prompt": 40, "answer": 4, "batch_size": 6, "lora_rank": 2}
-    options |= {} if stage == "sample" else {"gradient_accumulation_steps": 4}
+    options |= {"gradient_accumulation_steps": 4} if stage in ("sft", "dpo", "rl") else {}
     options |= {"n": 3} if stage in ("rl", "sample") else {}
     config = plan.Config(stage, model=str(micro.path), **options)
     text = plan.lower(config, micro.path, make_mesh()).as_text()
     if stage == "rl":
         assert "tensor<8x52xi32>" in text, "a prompt of 40 tokens, and three responses of 4"
     side = micro.config.vision.image_size
-    assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xui8>" in text
+    rows = {"sample": 6, "evaluate": 24}.get(stage, 8)
+    assert f"tensor<{rows}x1x3x{side}x{side}xui8>" in text
 
 
 @pytest.mark.parametrize("stage", ["sft", "sample"])
@@ -122,6 +123,8 @@ def test_sampling_keeps_to_the_chips_of_a_host(monkeypatch, topology, one):
         ("sft", {"n": 3}),
         ("dpo", {"n": 3}),
         ("sample", {"gradient_accumulation_steps": 2}),
+        ("sample", {"slices": 2}),
+        ("evaluate", {"n": 3}),
     ],
 )
 def test_an_option_that_the_stage_does_not_use_is_refused(stage, options):
@@ -176,8 +179,19 @@ def test_a_plan_is_told_with_what_it_assumes():
     assert lines[3].endswith("7,200 per chip-hour")
     assert "more of the mesh along data" in lines[4]
     assert lines[5].startswith("assumed, not measured")
-    assert "fits; layers were scanned" in lines[6]
+    assert "fits; layers are scanned" in lines[6]
     assert not found._replace(room=3.0).fits
+
+
+def test_what_cannot_be_compiled_for_gpus_is_told(monkeypatch):
+    def missing(**options):
+        raise ValueError("unknown platform cuda")
+
+    monkeypatch.setattr(plan.topologies, "get_topology_desc", missing)
+    with pytest.raises(InbolError, match=r'h100:8: unknown .*"jax\[cuda12\]" installed'):
+        plan.topology_devices("h100:8")
+    with pytest.raises(InbolError, match="--slices: the compiler knows one node"):
+        plan.topology_devices("h100:8", slices=2)
 
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch):

@@ -15,6 +15,10 @@ def test_meshes_do_not_cut_through_heads():
     assert (1, 8, 2) in large
     assert (1, 4, 4) in large
     assert all(a * b * c == 16 for a, b, c in large)
+    several = [*search.meshes(load_config(SHAPES / "llava-1.5-7b"), 32, slices=4)]
+    assert (4, 8, 1) in several
+    assert (4, 4, 2) in several
+    assert all(a * b * c == 32 and a % 4 == 0 for a, b, c in several)
 
 
 def test_every_device_keeps_a_row():
