@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh, make_single_device_sharding
 from safetensors import SafetensorError, safe_open
 
 from inbol_jax.artifacts import parse_json
@@ -190,7 +190,7 @@ def _place(
             read[bounds] = np.ascontiguousarray(row.from_hf(tensor[hf_slices]), dtype)
         return read[bounds]
 
-    sharding = SingleDeviceSharding(jax.local_devices()[0])
+    sharding = make_single_device_sharding(jax.local_devices()[0])
     if mesh:
         sharding = parameter_sharding(mesh, row.axes, shape)
     return jax.make_array_from_callback(shape, sharding, part)
