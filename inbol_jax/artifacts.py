@@ -1,7 +1,6 @@
 """Files that commands leave for each other: JSON lines, each file with a header `.meta.json`."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
@@ -49,14 +48,7 @@ def parse_json(data: str | bytes) -> Any:
 
 def canonical_json(value: Any) -> str:
     """The one spelling of equal values: sorted keys, no spaces, dataclasses as objects."""
-
-    def plain(value: Any) -> Any:
-        is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
-        return dataclasses.asdict(value) if is_instance else os.fspath(value)
-
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False
-    )
+    return msgspec.json.encode(value, order="sorted", enc_hook=os.fspath).decode()
 
 
 def fingerprint(value: Any) -> str:
