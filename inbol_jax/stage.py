@@ -1,4 +1,4 @@
-"""The shape of a command that leaves a file: one writer, a header of what made it, one end.
+"""The shape of a command that leaves a file: a header of what made it, and one end.
 
     with Stage(out / "extrinsic.jsonl", "extrinsic", {"seed": 3}, inputs={"data": "9f86d081"}) as s:
         if not s.finished:
@@ -9,7 +9,6 @@ The header `FILE.meta.json` has the command, its settings by the names of the op
 of what it read, and once the file is whole, its number of rows.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +21,6 @@ from inbol_jax.artifacts import (
     meta_path,
     parse_json,
     read_meta,
-    sole_writer,
     write_json,
 )
 from inbol_jax.errors import InbolError
@@ -31,15 +29,15 @@ from inbol_jax.records import VQAExample
 
 
 class Stage:
-    """One run of a command, the only one that writes its file until the `with` block ends.
+    """One run of a command. Its caller keeps other runs out of the folder (`artifacts.one_writer`).
 
     Args:
       file: what the command makes, as a whole or line by line.
       settings: everything that the file depends on, by the names of the options.
       inputs: {option: fingerprint of what it names}; what a fingerprint is of cannot be shown.
       writes: False in a process that only reads what another one writes.
-      grows: whether the file is a store of answers, which is never finished as its questions may
-        become more; the store has locked it already.
+      grows: whether the file is never finished, as a store of answers whose questions may become
+        more.
       others: what the command writes before it, each file with a header of its own.
 
     Attributes:
@@ -47,8 +45,8 @@ class Stage:
       header: of the file, as it stands on the disk.
 
     Raises:
-      InbolError: at the beginning of the block, if another run is writing the file, or if it was
-        made with other settings, of other inputs, or by another command.
+      InbolError: at the beginning of the block, if the file was made with other settings, of other
+        inputs, or by another command.
     """
 
     def __init__(
@@ -68,14 +66,6 @@ class Stage:
         self._writes, self._grows, self._files = writes, grows, (file, *others)
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            if self._writes and not self._grows:
-                stack.enter_context(sole_writer(self.file.parent))
-            self._begin()
-            self._open = stack.pop_all()
-        return self
-
-    def _begin(self) -> None:
         if self.file.exists() and self.file.stat().st_size:
             header = read_meta(self.file)
             if different := self._different_from(header):
@@ -86,6 +76,7 @@ class Stage:
                 say(f"{self.file}: finished before, by the same settings ({header['rows']} rows)")
         if self._writes and not self.finished:
             write_json(meta_path(self.file), self.header)
+        return self
 
     def _different_from(self, header: Mapping[str, Any]) -> str:
         """How the file that is there was made differently; empty if it was made so."""
@@ -101,7 +92,6 @@ class Stage:
     def __exit__(self, *error: Any) -> None:
         if error[0] and self._writes and not (self.file.exists() and self.file.stat().st_size):
             meta_path(self.file).unlink(missing_ok=True)  # nothing was made with these settings
-        self._open.close()
 
     def finish(self, rows: int, **about: Any) -> None:
         """Notes that the file is whole: how many rows it has, and what else its readers need."""

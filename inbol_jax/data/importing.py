@@ -10,6 +10,7 @@ from inbol_jax.artifacts import (
     file_fingerprint,
     fingerprint,
     json_line,
+    one_writer,
     write_jsonl,
 )
 from inbol_jax.data.columns import cleaned, first, named_columns
@@ -28,6 +29,7 @@ from inbol_jax.stage import Stage
 IMAGES = "--image-column names the column, --images the folder, --image-template paths of ids"
 
 
+@one_writer
 def import_data(config: ImportConfig) -> Path:
     """Writes a set as a dataset folder, unless the folder holds it already, with the same settings.
 

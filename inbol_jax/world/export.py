@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import json_line, write_atomically
+from inbol_jax.artifacts import json_line, one_writer, write_atomically
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import Stage
@@ -23,6 +23,7 @@ WORLD_VERSION = 5  # raise it if the same seed gives other pictures or questions
 KNOWLEDGE_SHARE = 0.4
 
 
+@one_writer
 def export(config: ExportConfig) -> Path:
     """Writes the dataset, unless it is already complete. Returns its folder.
 
