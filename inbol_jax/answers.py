@@ -49,15 +49,13 @@ def to_row(generations: Iterable[Generation]) -> Row:
     >>> to_row([Generation("red", -0.25, 2), Generation("red", -0.25, 2)])["counts"]
     [2]
     """
-    rounded = (g._replace(logprob=g.logprob and round(g.logprob, 5)) for g in generations)
-    counts = Counter(rounded)
-    texts, logprobs, tokens, cut = (list(column) for column in zip(*counts, strict=True))
+    counts = Counter(g._replace(logprob=g.logprob and round(g.logprob, 5)) for g in generations)
     return {
-        "responses": texts,
+        "responses": [g.text for g in counts],
         "counts": list(counts.values()),
-        "logprobs": logprobs,
-        "tokens": tokens,
-        "cut": cut,
+        "logprobs": [g.logprob for g in counts],
+        "tokens": [g.tokens for g in counts],
+        "cut": [g.cut for g in counts],
     }
 
 

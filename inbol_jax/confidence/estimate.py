@@ -24,9 +24,6 @@ from inbol_jax.prompts import Prompt
 from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.stage import SetAside, Stage
 
-NO_SAMPLES: dict[str, Any] = {
-    name: [] for name in ("responses", "counts", "logprobs", "tokens", "cut")
-}
 REMEDY = (
     "the same command asks for them again and keeps the others; if images cannot be read, "
     "`inbol data check` makes a dataset without them, and a busy endpoint needs a higher "
@@ -117,8 +114,12 @@ def _ask_pending(
         label=label,
         set_aside=set_aside,
     ):
+        # Id and question tell people which line it is; programs know it by its key.
         samples.store.add(
-            {samples.keys[e.id]: _about(e.id, e.question) | to_row(said) for e, said in batch}
+            {
+                samples.keys[e.id]: {"id": e.id, "question": e.question, **to_row(said)}
+                for e, said in batch
+            }
         )
         # The first answers are looked at before the others cost hours.
         if first.n_judged < EARLY:
@@ -129,16 +130,11 @@ def _ask_pending(
     set_aside.report(label, len(dataset.examples), REMEDY)
     samples.store.add(  # at once: each call waits for the disk
         {
-            samples.keys[id]: _about(id, "") | NO_SAMPLES | {"set_aside": reason}
+            samples.keys[id]: {"id": id, "question": "", **to_row(()), "set_aside": reason}
             for id, reason in set_aside.reasons.items()
         }
     )
     return first.warned
-
-
-def _about(id: str, question: str) -> dict[str, str]:
-    """What tells people which question a line answers; programs know it by its key."""
-    return {"id": id, "question": question}
 
 
 def _ask_p_true(
