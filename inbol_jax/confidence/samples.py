@@ -1,6 +1,5 @@
 """What a model said to the questions of a dataset, judged against gold answers as it is read."""
 
-import functools
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,6 @@ from inbol_jax.questions import Probability
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
 
-# Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
-_make_sample = functools.partial(tuple.__new__, Sample)
 PLACES = ("data", "images")  # settings that say where the questions are, which no answer depends on
 # Kadavath et al. 2022 (arXiv 2207.05221) ask without an image, with choices (A) and (B).
 P_TRUE_PROMPT = (
@@ -69,8 +66,7 @@ def judged(example: VQAExample, said: Iterable[tuple[Generation, int]]) -> Sampl
     """The question with its samples, each distinct response judged once."""
     samples: list[Sample] = []
     for (text, logprob, tokens, cut), count in said:
-        sample = _make_sample((text, logprob, tokens, outcome(example, text), cut))
-        samples += [sample] * count
+        samples += [Sample(text, logprob, tokens, outcome(example, text), cut)] * count
     return SampledQuestion(example, tuple(samples))
 
 
