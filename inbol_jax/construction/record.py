@@ -7,8 +7,7 @@ from inbol_jax.confidence.confidence import Estimator, sampled_accuracy
 from inbol_jax.intervals import share
 from inbol_jax.questions import WithOptions
 from inbol_jax.records import Boundary, BoundaryRecord, Response, SampledQuestion
-from inbol_jax.responses.matching import CORRECT_AT, score
-from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.responses.outcome import outcome
 
 
 def make_record(
@@ -60,23 +59,21 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
     type3 = example.answerable is False
     outcomes: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
     whole = {*example.answers, *(sample.text for sample in question.samples if not sample.cut)}
-    for text, logprob, _, outcome, _ in question.samples:
-        responses = outcomes["wrong" if type3 and outcome == "correct" else outcome]
+    for text, logprob, _, said, _ in question.samples:
+        responses = outcomes["wrong" if type3 and said == "correct" else said]
         before = responses.get(text, Response(text, 0, logprob))
         responses[text] = Response(text, before.count + 1, before.logprob)
     if not type3:
-        about = example.answers, example.metric, example.options, example.question
         for answer in dict.fromkeys(example.answers):
             # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
             # ("unanswerable"): neither is a correct response.
-            agreed = score(answer, *about) >= CORRECT_AT
-            if agreed and not is_refusal(answer):
+            if outcome(example, answer) == "correct":
                 outcomes["correct"].setdefault(answer, Response(answer))
     ordered = {
-        outcome: sorted(responses.values(), key=lambda r: (-r.count, r.text))
-        for outcome, responses in outcomes.items()
+        name: sorted(responses.values(), key=lambda r: (-r.count, r.text))
+        for name, responses in outcomes.items()
     }
     ordered["correct"].sort(
         key=lambda r: (r.text not in whole, -r.count, math.inf if r.logprob is None else -r.logprob)
     )
-    return {outcome: tuple(responses) for outcome, responses in ordered.items()}
+    return {name: tuple(responses) for name, responses in ordered.items()}
