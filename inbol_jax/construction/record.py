@@ -63,12 +63,11 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
         responses = outcomes["wrong" if type3 and said == "correct" else said]
         before = responses.get(text, Response(text, 0, logprob))
         responses[text] = Response(text, before.count + 1, before.logprob)
-    if not type3:
-        for answer in dict.fromkeys(example.answers):
-            # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
-            # ("unanswerable"): neither is a correct response.
-            if outcome(example, answer) == "correct":
-                outcomes["correct"].setdefault(answer, Response(answer))
+    for answer in dict.fromkeys(example.answers):
+        # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
+        # ("unanswerable"): neither is a correct response.
+        if outcome(example, answer) == "correct":
+            outcomes["correct"].setdefault(answer, Response(answer))
     ordered = {
         name: sorted(responses.values(), key=lambda r: (-r.count, r.text))
         for name, responses in outcomes.items()
