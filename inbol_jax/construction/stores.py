@@ -48,7 +48,8 @@ class Stores(NamedTuple):
 
 def find_stores(config: BuildConfig) -> Stores:
     """The stores that the options name; an InbolError if they cannot be built from, or differ in
-    how questions were asked, which instructions and pairs would mix."""
+    how questions were asked, which instructions and pairs would mix, or if questions were not asked
+    yet, unless --partial takes what is there."""
     folder = config.out / "confidence"
     if not (files := stores_in(folder)):
         raise InbolError(
@@ -63,19 +64,14 @@ def find_stores(config: BuildConfig) -> Stores:
             raise InbolError(f"{files[0]} was made with {made} in {file}: {HINT}")
     opened = [Samples.open(file) for file in files]
     for samples in opened:
-        _check_finished(samples, partial=config.partial)
+        if not (n := samples.n_missing):
+            continue
+        about = f"{samples.store.file}: {n} of {len(samples.keys)} questions have no answer yet"
+        if not config.partial:
+            raise InbolError(
+                f"{about}; give `inbol confidence` again, which asks them alone, or take what is "
+                "there with --partial"
+            )
+        say(f"{about}, and are left out")
     images, fingerprint = folder / first["images"], inputs_fingerprint(files)
     return Stores(opened, opened[0].prompt, images, fingerprint)
-
-
-def _check_finished(samples: Samples, *, partial: bool) -> None:
-    """Raises InbolError if questions were not asked yet, unless what is there is to be taken."""
-    if not (n := samples.n_missing):
-        return
-    about = f"{samples.store.file}: {n} of {len(samples.keys)} questions have no answer yet"
-    if not partial:
-        raise InbolError(
-            f"{about}; give `inbol confidence` again, which asks them alone, or take what is "
-            "there with --partial"
-        )
-    say(f"{about}, and are left out")
