@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.loading import Checkpoint, load_without_weights
 from inbol_jax.models.rendering import QUESTION, SYSTEM, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, pad_tiles
+from inbol_jax.models.tiles import UNTILED, Grid
 from inbol_jax.progress import say
 from inbol_jax.prompts import DEFAULT, Prompt, PromptOptions, choose_prompt
 from inbol_jax.questions import WithOptions
@@ -252,10 +252,10 @@ def load_image_inputs(
                 "meanwhile, start again"
             )
         pictures.append(picture)
-    shapes, tiles = config.image_shapes, sum(grid.tiles for grid in grids)
-    arrays = {
-        # The empty array gives shape and dtype to a question without images.
-        name: np.concatenate([np.zeros(*empty), *(picture[name] for picture in pictures)])
-        for name, empty in shapes(0).items()
-    }
-    return pad_tiles(arrays, shapes(tiles if pad_to is None else pad_to))
+    tiles = sum(grid.tiles for grid in grids) if pad_to is None else pad_to
+    arrays = {name: np.zeros(*shape) for name, shape in config.image_shapes(tiles).items()}
+    for name, array in arrays.items():  # the zeros behind the pictures are unused tiles
+        if pictures:
+            used = np.concatenate([picture[name] for picture in pictures])
+            array[: len(used)] = used
+    return arrays

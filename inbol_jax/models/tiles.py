@@ -5,10 +5,7 @@ more tile. How many there are follows from the image's size: prompts are made be
 read, and `processor.load_image_inputs` compares what they say with what the processor then does.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
-
-import numpy as np
 
 
 class Grid(NamedTuple):
@@ -37,14 +34,3 @@ def padded_tiles(count: int) -> int:
     # Without the whole: 4 x 4 tiles stay 16; 17 need steps of 4 and become 20; 33 become 40.
     step = max(1, 1 << (max(count - 2, 0)).bit_length() >> 3)
     return 1 + -(-(count - 1) // step) * step
-
-
-def pad_tiles(
-    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[tuple[int, ...], str]]
-) -> dict[str, np.ndarray]:
-    """Fills arrays up to the shapes of more tiles with zeros, which are unused images."""
-    return {
-        name: np.pad(x, [(0, size - have) for size, have in zip(shape, x.shape, strict=True)])
-        for name, x in arrays.items()
-        for shape, _ in (shapes[name],)
-    }
