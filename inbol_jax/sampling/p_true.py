@@ -19,6 +19,7 @@ from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.engine_protocol import SetAside
 from inbol_jax.sampling.generate import BatchRunner, Prompt, encode_prompts
+from inbol_jax.sampling.sampler import logits_of
 from inbol_jax.sharding import COMPILER_OPTIONS
 
 VERDICTS = ("True", "False")
@@ -53,12 +54,9 @@ def probability_of_true(
       words: the two words' tokens.
     """
     end = batch["attention_mask"].sum(1, keepdims=True) - 1  # b 1
-    last = model.apply(variables, batch, end, method="hidden")[:, 0]  # b d
-    head = model.apply(variables, method="head")[:, words]  # d 2
-    logits = jnp.einsum(
-        "bd,dw->bw", last, head.astype(last.dtype), preferred_element_type=jnp.float32
-    )
-    return jax.nn.sigmoid(logits[:, 0] - logits[:, 1])
+    last = model.apply(variables, batch, end, method="hidden")  # b 1 d
+    logits = logits_of(last, model.apply(variables, method="head")[:, words])  # b 1 2
+    return jax.nn.sigmoid(logits[:, 0, 0] - logits[:, 0, 1])
 
 
 def self_evaluate(

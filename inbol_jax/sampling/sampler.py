@@ -80,7 +80,7 @@ def prefill(
     mask = batch["attention_mask"] != 0  # b s
     # The last layer's states are needed at one place alone, that of the last token: [b, 1, d].
     last, cache = model.apply(variables, batch, mask.sum(1, keepdims=True) - 1, method="prefill")
-    logits = _logits(last, model.apply(variables, method="head"))
+    logits = logits_of(last, model.apply(variables, method="head"))
     return Prompted(logits, cache, mask, model.apply(variables, batch, method="next_positions"))
 
 
@@ -92,7 +92,7 @@ def decode(
     *,
     key: jax.Array,
     options: SamplingOptions,
-    first_bias: Float[Array, "n V"] | None = None,
+    first_bias: Float[Array, "n V"] | float = 0.0,
 ) -> Samples:
     """Draws n responses behind each prompt that has been run.
 
@@ -113,7 +113,7 @@ def decode(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
     def draw(
-        state: _State, logits: jax.Array, previous: jax.Array, first_bias: jax.Array | None = None
+        state: _State, logits: jax.Array, previous: jax.Array, first_bias: jax.Array | float = 0.0
     ) -> _State:
         # One more token of each response, behind `previous`. Before the first one all n are alike:
         # logits is b 1 V and previous b 1.
@@ -123,9 +123,7 @@ def decode(
             lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (n,))
         )(keys)  # b n
         # 2. Biases act on the choice alone, and are no part of the log-probability.
-        biased = logits
-        for bias in (sequence_bias(model.config, previous), first_bias):
-            biased = biased if bias is None else biased + bias  # b n V
+        biased = logits + sequence_bias(model.config, previous) + first_bias  # b n V
         # 3. Responses that have ended draw on, as shapes are static; what they draw becomes `eos`.
         token = jnp.where(state.done, eos, sample_token(biased, uniform, options))  # b n
         # 4. Log-probability under the model itself: no temperature, truncation or bias.
@@ -147,7 +145,7 @@ def decode(
         token = state.tokens[:, :, index]  # b n
         context = positions, prompted.cache, prompted.mask, state.suffix, index
         hidden, suffix = model.apply(variables, token, *context, method="decode_step")
-        return draw(state._replace(suffix=suffix), _logits(hidden, head), token)
+        return draw(state._replace(suffix=suffix), logits_of(hidden, head), token)
 
     # Rows without a question are done from the start: the loop waits for none of them.
     done = ~batch["valid"] if "valid" in batch else jnp.zeros(b, bool)
@@ -170,20 +168,19 @@ def decode(
     return Samples(end.tokens, end.logprobs, end.lengths)
 
 
-def _logits(hidden: Float[Array, "b n d"], head: Float[Array, "d V"]) -> Float[Array, "b n V"]:
+def logits_of(hidden: Float[Array, "b n d"], head: Float[Array, "d V"]) -> Float[Array, "b n V"]:
+    """The logits of tokens, in float32, from hidden states and the columns of a head."""
     return jnp.einsum(
         "bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
     )
 
 
-def sequence_bias(config: ModelConfig, previous: Int[Array, "b n"]) -> Float[Array, "b n V"] | None:
-    """What the checkpoint's generation_config.json adds to the logits; None if it adds nothing.
+def sequence_bias(config: ModelConfig, previous: Int[Array, "b n"]) -> Float[Array, "b n V"]:
+    """What the checkpoint's generation_config.json adds to the logits.
 
     Args:
       previous: the token before the one that the logits are of.
     """
-    if not config.sequence_bias:
-        return None
     bias = jnp.zeros((*previous.shape, config.text.vocab_size))
     for (*before, token), value in config.sequence_bias:
         # (token, value): always; (before, token, value): only behind `before`.
