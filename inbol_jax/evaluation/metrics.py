@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.bootstrap import bootstrap_mean
 from inbol_jax.evaluation.prediction import (
     BASELINES,
     PROMPTED,
@@ -24,7 +25,7 @@ from inbol_jax.evaluation.prediction import (
     calibrated,
 )
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
-from inbol_jax.intervals import Estimate, bootstrap_mean, share
+from inbol_jax.intervals import Estimate, share
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.bootstrap import bootstrap
 from inbol_jax.evaluation.config import RuleName
 from inbol_jax.evaluation.metrics import (
     Curve,
@@ -41,7 +42,6 @@ from inbol_jax.evaluation.selective import (
     risk_coverage,
     value_curve,
 )
-from inbol_jax.intervals import bootstrap
 from inbol_jax.responses.outcome import user_value
 from inbol_jax.taught_refusals import REFUSALS
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inbol_jax.evaluation.bootstrap import bootstrap
 from inbol_jax.evaluation.metrics import AtPrice
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, best_threshold, value_at
-from inbol_jax.intervals import Estimate, bootstrap
+from inbol_jax.intervals import Estimate
 
 PRICES = (0.25, 0.5, 1, 2, 4, 8, 16)
 Columns = Mapping[str, np.ndarray]  # as `policies.columns`

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.intervals import Estimate, bootstrap
+from inbol_jax.evaluation.bootstrap import bootstrap
+from inbol_jax.intervals import Estimate
 
 MIN_QUESTIONS = 20  # of fewer, a bootstrap interval is too narrow to tell two models apart
 FOLDS = 10  # of validation questions, for what a threshold is worth where it was not chosen

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from scipy import stats
 
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.bootstrap import bootstrap_mean
 from inbol_jax.evaluation.metrics import (
     CONFIDENCE_EDGES,
     GROUPS,
@@ -23,7 +24,6 @@ from inbol_jax.evaluation.metrics import (
     summarise,
 )
 from inbol_jax.evaluation.prediction import DOMAINS, OUTCOMES
-from inbol_jax.intervals import bootstrap_mean
 
 FAST = {"resamples": 100}
 

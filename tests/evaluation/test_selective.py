@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.bootstrap import bootstrap
 from inbol_jax.evaluation.policies import RISKS
 from inbol_jax.evaluation.selective import (
     aurc,
@@ -18,7 +19,6 @@ from inbol_jax.evaluation.selective import (
     value_at,
     value_curve,
 )
-from inbol_jax.intervals import bootstrap
 
 INF = float("inf")
 # Few levels, so that there are ties; +inf is a question that the model refuses by itself.
