@@ -1,6 +1,5 @@
 """`inbol evaluate`: several models answer the same questions; metrics and a report compare them."""
 
-import dataclasses
 import functools
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 import msgspec
 
-from inbol_jax.answers import AnswerStore, ImageHashes, Row
+from inbol_jax.answers import AnswerStore, ImageHashes
 from inbol_jax.artifacts import (
     changes,
     check_name,
@@ -41,7 +40,7 @@ from inbol_jax.pages.table import Table
 from inbol_jax.processes import one_writer
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
-from inbol_jax.responses.outcome import outcome
+from inbol_jax.questions import WithOptions
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
@@ -112,14 +111,22 @@ def ask_models(config: EvaluateConfig) -> list[Prediction]:
     _warn_of_test_questions(datasets, images)
     prompted = [(PROMPTED, folder)] if config.prompted else []
     models = [(base, folder), *prompted, *config.models[1:]]
-    prompts[PROMPTED] = prompts[base]
+    prompts[PROMPTED] = [MayRefuse(**prompt.to_json()) for prompt in prompts[base]]
     for model, place in models:
         if model != PROMPTED:  # which is the base, and that is loaded
             engine = open_engine(config, place)
         if probe and model == base and not config.distributed:
             add_probe(probe, engine, datasets, prompts[model], asked)
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
-            rows = answers_of(config, model, engine, dataset, images[dataset.name], prompt)
+            rows = ask(
+                engine,
+                dataset,
+                images[dataset.name],
+                config.out / "answers" / model / f"{dataset.name}.jsonl",
+                prompt=prompt,
+                refusals=() if model == PROMPTED else config.refusals,
+                label=f"{model} on {dataset.name}",
+            )
             # Columns of these names are the dataset's own.
             about = dict.fromkeys(("consistency", "p_true", "probe"))
             about |= {"dataset": dataset.name, "domain": domain, "model": model}
@@ -154,34 +161,13 @@ def _warn_of_test_questions(
         )
 
 
-def answers_of(
-    config: EvaluateConfig,
-    model: str,
-    engine: Engine,
-    dataset: VQADataset,
-    images: ImageHashes,
-    prompt: Prompt,
-) -> dict[str, Row]:
-    """What a model says to a dataset, by id, see `ask`. `PROMPTED` is asked with `MAY_REFUSE`
-    behind every question, judged by the question itself, and compared as it is."""
-    asked, refusals = dataset, config.refusals
-    if model == PROMPTED:
-        examples = [
-            msgspec.structs.replace(example, question=f"{example.question} {MAY_REFUSE}")
-            for example in dataset.examples
-        ]
-        asked, refusals = dataclasses.replace(dataset, examples=examples), ()
-    file = config.out / "answers" / model / f"{dataset.name}.jsonl"
-    label = f"{model} on {dataset.name}"
-    rows = ask(engine, asked, images, file, prompt=prompt, refusals=refusals, label=label)
-    if model == PROMPTED:
-        for example in (example for example in dataset.examples if example.id in rows):
-            said = rows[example.id]["prediction"]
-            rows[example.id] |= {
-                "question": example.question,
-                "outcome": outcome(example, said),
-            }
-    return rows
+class MayRefuse(Prompt):
+    """A prompt with `MAY_REFUSE` behind every question."""
+
+    def text(self, question: WithOptions) -> str:
+        """The whole text of the user's turn."""
+        told = f"{question.question} {MAY_REFUSE}"
+        return super().text(msgspec.structs.replace(question, question=told))
 
 
 def add_probe(

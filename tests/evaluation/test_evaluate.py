@@ -54,7 +54,7 @@ def load_pretrained(folder, **options):
     """A checkpoint without weights."""
     model = SimpleNamespace(dtype=np.dtype("f4"))
     checkpoint = SimpleNamespace(fingerprint=str(folder), model=model)
-    checkpoint.asked_by = lambda prompt: checkpoint
+    checkpoint.asked_by = lambda prompt: SimpleNamespace(**vars(checkpoint), prompt=prompt)
     return checkpoint
 
 
@@ -458,7 +458,7 @@ def test_the_base_that_may_refuse_is_a_baseline(validated, monkeypatch):
 
     def generate(checkpoint, examples, images, **options):
         for example in examples:
-            asked.append(example.question)
+            asked.append(checkpoint.prompt.text(example).splitlines()[0])
             yield [
                 (example, [Generation("I don't know." if example.id == "b" else "red", -1.0, 2)])
             ]
