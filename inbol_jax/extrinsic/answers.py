@@ -11,7 +11,7 @@ from inbol_jax.models.processor import prompt_for
 from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import generate
+from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sharding import make_mesh
 from inbol_jax.stage import SetAside
 
@@ -36,27 +36,18 @@ def greedy_answers(
       root: image folder.
     """
     options = SamplingOptions(n=1, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS)
-    dtype = checkpoint.model.dtype.name
-    settings = {"model": checkpoint.fingerprint, "dtype": dtype, "tokens": MAX_NEW_TOKENS}
+    engine = CheckpointEngine(lambda: checkpoint, options, 0, batch_size)
+    settings, prompt = engine.settings() | {"tokens": MAX_NEW_TOKENS}, checkpoint.prompt or DEFAULT
 
     def answers(questions: Sequence[VQAExample], label: str) -> list[Generation | None]:
         # A picture of the same name may be another one the next time, so no hash is remembered.
-        asker = Asker(settings, checkpoint.prompt or DEFAULT, ImageHashes(root))
+        asker = Asker(settings, prompt, ImageHashes(root))
         keys = asker.keys(questions)
         new = {keys[q.id]: q for q in questions if keys[q.id] not in store}
         set_aside = SetAside(most=1.0)  # the caller counts those without an answer
         if new:
-            batches = generate(
-                checkpoint,
-                list(new.values()),
-                root,
-                options=options,
-                seed=0,
-                batch_size=batch_size,
-                label=None,
-                set_aside=set_aside,
-            )
-            for batch in batches:
+            how = {"prompt": prompt, "label": None, "set_aside": set_aside}
+            for batch in engine.generate(list(new.values()), root, **how):
                 store.add({keys[question.id]: to_row(said) for question, said in batch})
         set_aside.report(label, len(new), remedy="")
         said = (keys[question.id] for question in questions)

@@ -5,6 +5,7 @@ from PIL import Image
 from inbol_jax.answers import AnswerStore, Generation
 from inbol_jax.extrinsic import answers
 from inbol_jax.records import VQAExample
+from inbol_jax.sampling import engines
 
 
 def test_only_what_the_store_does_not_hold_is_asked(tmp_path, monkeypatch, capsys):
@@ -18,9 +19,10 @@ def test_only_what_the_store_does_not_hold_is_asked(tmp_path, monkeypatch, capsy
                 set_aside(e, "image missing")
         yield [(e, [Generation("red", -0.5, 2)]) for e in examples if e.question != "of none"]
 
-    monkeypatch.setattr(answers, "generate", generate)
+    monkeypatch.setattr(engines, "generate", generate)
     model = SimpleNamespace(dtype=SimpleNamespace(name="float32"))
     checkpoint = SimpleNamespace(fingerprint="f", model=model, prompt=None)
+    checkpoint.asked_by = lambda prompt: checkpoint
     file = tmp_path / "a.png"
     questions = [
         VQAExample("a", (str(file),), "of the file"),

@@ -20,6 +20,7 @@ from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.prompts import Prompt
+from inbol_jax.sampling import engines
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
 
@@ -181,7 +182,7 @@ def test_a_model_is_asked_once(photos, tmp_path, monkeypatch):
             blind = e.images[0].endswith(("-1.png", "-2.png", "-4.png"))
             yield [(e, [Generation("no" if blind or not e.answers else e.answers[0], -1.0, 1)])]
 
-    monkeypatch.setattr(answers, "generate", generate)
+    monkeypatch.setattr(engines, "generate", generate)
     out = tmp_path / "out"
     options = {"share": 1.0, "model": tmp_path / "model"}
     file = run(photos, out, **options)
