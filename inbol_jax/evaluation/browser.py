@@ -17,8 +17,6 @@ from inbol_jax.evaluation.report import gold, mark
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, short_label
 from inbol_jax.pages.page import write_page
 from inbol_jax.questions import lettered
-from inbol_jax.responses.outcome import premise_of
-from inbol_jax.responses.refusal import find_refusal
 
 SCRIPT = Path(__file__).with_name("browser.js")
 
@@ -68,12 +66,5 @@ def _row(answers: list[Prediction]) -> list[Any]:
         gold(question),
         None if question.type == 3 else question.confidence,
         question.images,
-        [[p.prediction, *mark(p), _rule(p)] for p in answers],
+        [[p.prediction, *mark(p), p.rule.name if p.rule else ""] for p in answers],
     ]
-
-
-def _rule(p: Prediction) -> str:
-    """The rule by which a refusal was told."""
-    premise = premise_of(p.question, p.metric) if p.type == 3 else ""
-    rule = find_refusal(p.prediction, question=premise) if p.outcome == "refused" else None
-    return rule.name if rule else ""

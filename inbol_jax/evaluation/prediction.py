@@ -11,6 +11,7 @@ from inbol_jax.questions import Probability, WithOptions
 from inbol_jax.records import Type
 from inbol_jax.responses.outcome import premise_of, user_value
 from inbol_jax.responses.refusal import PREMISE, find_refusal
+from inbol_jax.responses.refusal_rules import Rule
 
 DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
@@ -113,12 +114,16 @@ class Prediction(WithOptions, frozen=True, kw_only=True):
         return user_value(self.outcome, type3=self.type == 3)
 
     @property
+    def rule(self) -> Rule | None:
+        """The rule by which it refuses; None of an answer, and of a refusal that no rule told."""
+        premise = premise_of(self.question, self.metric) if self.type == 3 else ""
+        refused = self.outcome == "refused"
+        return find_refusal(self.prediction, question=premise) if refused else None
+
+    @property
     def denies_premise(self) -> bool:
         """Whether it refuses a Type 3 question by denying what the question takes for granted."""
-        if self.type != 3 or self.outcome != "refused":
-            return False
-        premise = premise_of(self.question, self.metric)
-        return find_refusal(self.prediction, question=premise) is PREMISE
+        return self.type == 3 and self.rule is PREMISE
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
