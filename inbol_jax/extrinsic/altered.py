@@ -1,7 +1,7 @@
 """Altered images: which alteration blinds a model, and where altered images are kept."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from inbol_jax.answers import Generation
 from inbol_jax.artifacts import atomically, fingerprint, writing
-from inbol_jax.data.images import load_image
-from inbol_jax.extrinsic.generators import Context, about
+from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.extrinsic.generators import CannotPropose, Context, Proposal, about
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.vqa_accuracy import answer_key
@@ -67,20 +67,29 @@ def _altered(example: VQAExample, context: Context, alter: Alter, folder: Path) 
     return asked
 
 
-def keep(
-    image: Image.Image, example: VQAExample, context: Context, generator: str, how: Any
-) -> str:
-    """Keeps an altered image of an example. Returns its name.
+def propose_altered(
+    example: VQAExample,
+    context: Context,
+    generator: str,
+    change: Callable[[Image.Image], Image.Image],
+    how: Mapping[str, Any],
+) -> Proposal:
+    """The example's own question about its image as a generator changes it.
 
-    It goes into a folder of the generator below the image folder, so that one folder holds the
-    images of records and of their questions.
+    The changed image goes into a folder of the generator below the image folder, so that one folder
+    holds the images of records and of their questions.
 
     Args:
-      how: what was done, as JSON. The same of the same image has the same name.
+      how: what is done, as JSON. The same of the same image has the same name.
 
     Raises:
-      InbolError: if it cannot be written.
+      CannotPropose: if the image cannot be read.
+      InbolError: if the changed one cannot be written.
     """
+    try:
+        image = change(load_image(context.root / example.image))
+    except ImageError as error:
+        raise CannotPropose(error.cause) from error
     # The format of the original, because it must not tell that the image was changed.
     if example.image.lower().endswith((".jpg", ".jpeg")):
         suffix, options = ".jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}
@@ -91,4 +100,7 @@ def keep(
         (context.root / generator).mkdir(exist_ok=True)
         with atomically(context.root / name, sync=False) as temporary:
             image.save(temporary, **options)
-    return name
+    removed = {"image": example.image, **how}
+    return Proposal(
+        example.question, generator, image=name, options=example.options, extra={"removed": removed}
+    )

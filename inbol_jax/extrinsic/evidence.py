@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.altered import find_blinding, keep
+from inbol_jax.extrinsic.altered import find_blinding, propose_altered
 from inbol_jax.extrinsic.generators import CannotPropose, Context, Proposal, register_generator
 from inbol_jax.records import VQAExample
 
@@ -69,12 +68,5 @@ def evidence_removed(
     """The example's own question about its image without what answers it."""
     if (window := context.prepared.get(example.id)) is None:
         raise CannotPropose("model does not say where the evidence is")
-    try:
-        covered = cover(load_image(context.root / example.image), window)
-    except ImageError as error:
-        raise CannotPropose(error.cause) from error
-    name = keep(covered, example, context, NAME, window)
-    removed = {"image": example.image, "how": "covered", "window": window}
-    yield Proposal(
-        example.question, NAME, image=name, options=example.options, extra={"removed": removed}
-    )
+    how = {"how": "covered", "window": window}
+    yield propose_altered(example, context, NAME, lambda image: cover(image, window), how)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from inbol_jax.data.images import ImageError, load_image
-from inbol_jax.extrinsic.altered import find_blinding, keep
+from inbol_jax.extrinsic.altered import find_blinding, propose_altered
 from inbol_jax.extrinsic.contents import words_of
 from inbol_jax.extrinsic.generators import (
     CannotPropose,
@@ -108,14 +107,6 @@ def unreadable(
         asks_colour = any(w.startswith(("color", "colour")) for w in words_of(example.question))
         if flaw is blurred and (asks_colour or not context.in_english):
             flaw = covered  # a blur always leaves a colour
-    try:
-        image = load_image(context.root / example.image)
-    except ImageError as error:
-        raise CannotPropose(error.cause) from error
-    how = {"how": flaw.__name__, "degree": degree}
-    changed = flaw(image, degree, np.random.default_rng(seed))
-    name = keep(changed, example, context, NAME, [how, seed])
-    removed = {"image": example.image, **how}
-    yield Proposal(
-        example.question, NAME, image=name, options=example.options, extra={"removed": removed}
-    )
+    rng = np.random.default_rng(seed)
+    how = {"how": flaw.__name__, "degree": degree, "seed": seed}
+    yield propose_altered(example, context, NAME, lambda image: flaw(image, degree, rng), how)
