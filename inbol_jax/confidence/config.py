@@ -50,10 +50,8 @@ class ConfidenceConfig(Bounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.endpoint.endpoint:
-            self._check_endpoint()
-
-    def _check_endpoint(self) -> None:
+        if not self.endpoint.endpoint:
+            return
         if not self.endpoint.endpoint_model:
             raise InbolError("--endpoint-model: the name of the endpoint's model is needed")
         for name in ("model", "batch_size", "p_true", "dtype", "mesh", "distributed"):
