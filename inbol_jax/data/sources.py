@@ -151,9 +151,8 @@ def library_rows(config: ImportConfig) -> Rows:
                 text = (row for file in rows for _, row in text_rows(Path(file)))
                 yield from enumerate(text, 1)
                 return
-            for column, feature in (rows.features or {}).items():
-                if (undecoded := _undecoded(feature)) != feature:
-                    rows = rows.cast_column(column, undecoded)
+            if rows.features:  # not known of some streams of JSON
+                rows = rows.decode(False)
             for number, row in enumerate(rows, 1):
                 yield number, row
     except InbolError:
@@ -189,14 +188,3 @@ def _load(config: ImportConfig, cache: str) -> Any:
     if builder.name in ("csv", "json"):
         return list(builder.config.data_files[split])
     return builder.as_streaming_dataset(split=split)
-
-
-def _undecoded(feature: Any) -> Any:
-    """The type of a column, with pictures that stay encoded, alone or in lists."""
-    import datasets
-
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(decode=False)
-    if isinstance(feature, datasets.List):
-        return datasets.List(_undecoded(feature.feature), length=feature.length)
-    return feature
