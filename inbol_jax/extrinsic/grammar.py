@@ -31,20 +31,18 @@ _ABSTRACT = """
     variable variables way width work years
 """
 _WH = "what which who whom whose where when why how what's who's where's how's"
+# Without "can", "may", "might" and "will", which are nouns as well.
 _AUXILIARIES = """
-    is are was were am do does did has have had can could will would shall should may might
-    must isn't aren't wasn't weren't don't doesn't didn't hasn't haven't can't couldn't
-    won't
+    is are was were am do does did has have had could would shall should must isn't aren't
+    wasn't weren't don't doesn't didn't hasn't haven't can't couldn't won't
 """
 NO_SUBJECTS = NOT_THINGS.union(_ABSTRACT.split())
-QUESTION_WORDS = frozenset(_WH.split())
 AUXILIARIES = frozenset(_AUXILIARIES.split())
 # Words that hardly any other language has; "was" and "is" others have too.
-_ENGLISH = QUESTION_WORDS | {"the", "this", "there"}
+_ENGLISH = {*_WH.split(), "the", "this", "there"}
 _DO = ("do", "does", "did")
 _SHOW = ("contain", "depict", "display", "feature", "look", "show", "use")
 _NO_MODIFIERS = ("same", "following", "best", "correct", "overall", "more", "most")
-_ONLY_AUXILIARIES = AUXILIARIES - {"can", "may", "might", "will"}  # those are nouns as well
 _NAME = re.compile(r"\w[\w'-]+")
 
 
@@ -90,9 +88,9 @@ def tagged(question: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def phrases(question: str) -> Iterator[tuple[int, int]]:
-    """The noun phrases that "the" opens, as indices of their first word and behind their last one
-    in `tagged`. The last one is a noun: of "the red cup left of it" the phrase is "red cup"."""
+def phrases(question: str) -> Iterator[list[str]]:
+    """The words of the noun phrases that "the" opens. The last one is a noun: of "the red cup left
+    of it" the phrase is "red cup"."""
     words = tagged(question)
     for start, word in enumerate(words):
         if word.text != "the":
@@ -104,7 +102,7 @@ def phrases(question: str) -> Iterator[tuple[int, int]]:
                 last = end
         # "What brand is the watch?": the tagger takes some nouns for verbs.
         if last == start + 1 < len(words) and words[last].tag in ("VB", "VBP", "VBZ", "MD"):
-            last += words[last].text not in _ONLY_AUXILIARIES
+            last += words[last].text not in AUXILIARIES
         # "What does the jar contain?": the verb of the question is no part of the phrase.
         if start > 0 and words[start - 1].text in _DO and last > start + 2:
             no_verb_follows = not any(word.is_verb for word in words[last:])
@@ -113,7 +111,7 @@ def phrases(question: str) -> Iterator[tuple[int, int]]:
         if words[last - 1].tag == "POS":
             continue
         if last > start + 1:
-            yield start + 1, last
+            yield [word.text for word in words[start + 1 : last]]
 
 
 def _may_stand_in_phrase(word: Word, has_noun: bool) -> bool:
@@ -126,8 +124,7 @@ def _may_stand_in_phrase(word: Word, has_noun: bool) -> bool:
 def subject(question: str) -> str | None:
     """The noun phrase that a question presumes to be in the image, in lower case; None if it
     presumes none. Of "the color of the car" it is the car."""
-    words = tagged(question)
-    found = [[word.text for word in words[start:end]] for start, end in phrases(question)]
+    found = list(phrases(question))
     for phrase in found:
         names_thing = phrase[-1] not in NO_SUBJECTS and all(map(_NAME.fullmatch, phrase))
         if names_thing and not set(_NO_MODIFIERS) & set(phrase):
