@@ -104,11 +104,11 @@ def _ask_pending(
 ) -> bool:
     """Asks what has no answer yet; returns whether something in the first answers was warned of."""
     index, count = engine.share()
-    pending = [i for i in samples.pending() if i % count == index]
+    share = dataset.examples[index::count]
     set_aside, first = SetAside(config.max_rejected), Doubts()
     label = f"sampling {dataset.name}"
     for batch in engine.generate(
-        [dataset.examples[i] for i in pending],
+        [example for example in share if samples.keys[example.id] not in samples.store],
         dataset.root,
         prompt=samples.prompt,
         label=label,
@@ -149,14 +149,13 @@ def _ask_p_true(
     proposed = {p.id: p for p in proposals if p.key not in evaluations}
     # In the order of the dataset, of which the batches are planned.
     index, count = engine.share()
-    asked = [i for i, id in enumerate(samples.keys) if id in proposed and i % count == index]
-    examples = [dataset.examples[i] for i in asked]
+    examples = [example for example in dataset.examples[index::count] if example.id in proposed]
     set_aside, label = SetAside(config.max_rejected), f"P(True) {dataset.name}"
     for batch in engine.p_true(
         ((e, samples.p_true_text(e, proposed[e.id].answer)) for e in examples),
         dataset.root,
         prompt=samples.prompt,
-        total=len(asked),
+        total=len(examples),
         label=label,
         set_aside=set_aside,
     ):
@@ -164,4 +163,4 @@ def _ask_p_true(
     set_aside.report(label, len(dataset.examples), REMEDY)
     reasons = set_aside.reasons.items()
     evaluations.add(dict(proposed[id].row(None, set_aside=reason) for id, reason in reasons))
-    say(f"{len(asked) - len(set_aside)} more questions with P(True) -> {evaluations.file}")
+    say(f"{len(examples) - len(set_aside)} more questions with P(True) -> {evaluations.file}")

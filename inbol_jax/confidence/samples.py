@@ -126,15 +126,13 @@ class Samples:
         """The answered questions, in the order of their lines."""
         examples = dict(zip(self.keys.values(), self._examples, strict=True))
         for key in filter(examples.__contains__, self.store):
-            question = self._judged(examples[key], key)
+            said = self.store.read(key, lambda row: from_row(row, self._n))
+            question = judged(examples[key], said)
             if self._p_true is not None:
                 proposal = self.proposal(question)
                 p_true = self._p_true.get(proposal.key) if proposal else 0.0
                 question = SampledQuestion(question.example, question.samples, p_true)
             yield question
-
-    def _judged(self, example: VQAExample, key: str) -> SampledQuestion:
-        return self.store.read(key, lambda row: judged(example, from_row(row, self._n)))
 
     def proposal(self, question: SampledQuestion) -> Proposal | None:
         """What the model is asked the truth of; None if it only refused."""
@@ -147,10 +145,6 @@ class Samples:
         """What the model is asked of an answer that it gave."""
         return P_TRUE_PROMPT.format(question=self.prompt.text(example), answer=answer)
 
-    def pending(self) -> list[int]:
-        """The indices of the questions that have no answer yet, or could not be asked before."""
-        return [i for i, key in enumerate(self.keys.values()) if key not in self.store]
-
     @property
     def n_set_aside(self) -> int:
         """How many questions could not be asked."""
@@ -159,7 +153,7 @@ class Samples:
     @property
     def n_missing(self) -> int:
         """How many questions were not asked yet."""
-        return len(self.pending()) - self.n_set_aside
+        return sum(key not in self.store for key in self.keys.values()) - self.n_set_aside
 
 
 def asker_of(settings: Mapping[str, Any], dataset: VQADataset) -> Asker:
