@@ -46,6 +46,17 @@ def parse_json(data: str | bytes) -> Any:
     return value
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object. Raises InbolError if the file holds none."""
+    try:
+        value = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InbolError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InbolError(f"{file}: a JSON object is needed")
+    return value
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of equal values: sorted keys, no spaces, dataclasses as objects."""
     return msgspec.json.encode(value, order="sorted", enc_hook=os.fspath).decode()

@@ -6,11 +6,11 @@ folder says, else what the dataset's header says, else `DEFAULT`.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import meta_path, parse_json, read_meta, write_json
+from inbol_jax.artifacts import meta_path, read_json, read_meta, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.questions import WithOptions, lettered
@@ -175,14 +175,9 @@ def read_prompt(*folders: Path | None) -> Prompt | None:
     Raises:
       InbolError: if its `FILE` cannot be read.
     """
-    for file in (folder / FILE for folder in folders if folder):
-        try:
-            return _read(parse_json(file.read_bytes()), file)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            raise InbolError(f"{file}: cannot be read ({error})") from error
-    return None
+    files = (folder / FILE for folder in folders if folder)
+    file = next(filter(Path.is_file, files), None)
+    return _read(read_json(file), file) if file else None
 
 
 def write_prompt(folder: Path, prompt: Prompt) -> None:
@@ -190,8 +185,8 @@ def write_prompt(folder: Path, prompt: Prompt) -> None:
     write_json(folder / FILE, prompt.to_json())
 
 
-def _read(said: Any, file: Path) -> Prompt:
-    texts = [said.get("prompt"), said.get("system", "")] if isinstance(said, dict) else [None]
+def _read(said: Mapping[str, Any], file: Path) -> Prompt:
+    texts = [said.get("prompt"), said.get("system", "")]
     if not all(isinstance(text, str) for text in texts):
         raise InbolError(f'{file}: "prompt" must be a text, and "system" as well')
     try:

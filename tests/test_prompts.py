@@ -144,7 +144,7 @@ def test_datasets_that_ask_otherwise_leave_the_choice_to_the_user(dataset):
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", '"prompt" must be a text'),
+        ("[]", "a JSON object is needed"),
         ("{}", '"prompt" must be a text'),
         ('{"prompt": "bare", "system": 1}', '"prompt" must be a text, and "system" as well'),
         ('{"prompt": "bar"}', "prompt 'bar': give one of bare"),

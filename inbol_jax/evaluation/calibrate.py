@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inbol_jax.answers import ImageHashes
-from inbol_jax.artifacts import sole_writer, write_json, writing
+from inbol_jax.artifacts import read_json, sole_writer, write_json, writing
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
@@ -28,7 +28,7 @@ from inbol_jax.evaluation.selective import (
 )
 from inbol_jax.evaluation.tables import percent, signed, worth_of_rule
 from inbol_jax.models import peft
-from inbol_jax.models.hf_config import GENERATION, read_generation, read_json
+from inbol_jax.models.hf_config import GENERATION, read_generation
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.reading import checkpoint_files, own_files

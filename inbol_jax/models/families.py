@@ -12,9 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from inbol_jax.artifacts import read_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LoraConfig, ModelConfig
-from inbol_jax.models.hf_config import read_generation, read_json
+from inbol_jax.models.hf_config import read_generation
 from inbol_jax.models.vlm import VisionLanguageModel
 
 # model_type in config.json -> the family's file

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from inbol_jax.artifacts import parse_json
+from inbol_jax.artifacts import read_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import TextConfig, VisionConfig
 from inbol_jax.models.layers import ACTIVATIONS
@@ -39,17 +39,6 @@ _Tokens = Annotated[
 ]
 _Bias = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 GENERATION = "generation_config.json"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object. Raises InbolError if the file holds none."""
-    try:
-        value = parse_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InbolError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InbolError(f"{file}: a JSON object is needed")
-    return value
 
 
 def read_generation(folder: Path) -> dict[str, Any]:

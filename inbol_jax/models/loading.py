@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
+from inbol_jax.artifacts import file_fingerprint, fingerprint, read_json, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config, make_model
-from inbol_jax.models.hf_config import GENERATION, read_generation, read_json, read_refusing
+from inbol_jax.models.hf_config import GENERATION, read_generation, read_refusing
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.pixels import first_line, prepare_picture

@@ -10,10 +10,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import atomically, write_json
+from inbol_jax.artifacts import atomically, read_json, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LoraConfig
-from inbol_jax.models.hf_config import read_json
 from inbol_jax.models.lora import adapter_row, target_modules, trainable_params
 from inbol_jax.models.reading import open_tensors
 from inbol_jax.models.weights import canonical_key, module_key, module_name, table_row
