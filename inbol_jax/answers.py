@@ -176,27 +176,19 @@ class AnswerStore:
         self._own: BinaryIO | None = None
         with contextlib.ExitStack() as stack:
             if process is not None:
-                self._own = stack.enter_context(self._open_own())
+                with writing(self.file):
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                    self._own = stack.enter_context(self.file.open("ab"))
+                lock(self._own.fileno(), self.file)
+                # Another run that has added nothing may have removed the file before the lock.
+                opened = os.fstat(self._own.fileno())
+                if not (self.file.exists() and os.path.samestat(opened, self.file.stat())):
+                    raise InbolError(f"{self.file} was just removed by another run; try again")
             others = file.parent.glob(f"{glob.escape(file.stem)}.process-*.jsonl")
             for path in sorted({file, *others, self.file}):
                 end = self._read(path) if path.exists() else 0
                 self._end = end if path == self.file else self._end
             self._open = stack.pop_all()
-
-    def _open_own(self) -> BinaryIO:
-        with writing(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            handle = self.file.open("ab")
-        try:
-            lock(handle.fileno(), self.file)
-            # Another run that has added nothing may have removed the file before the lock.
-            opened = os.fstat(handle.fileno())
-            if not (self.file.exists() and os.path.samestat(opened, self.file.stat())):
-                raise InbolError(f"{self.file} was just removed by another run; try again")
-        except InbolError:
-            handle.close()
-            raise
-        return handle
 
     def _read(self, path: Path) -> int:
         """Reads the lines of a file. Returns where the last whole one ends."""
