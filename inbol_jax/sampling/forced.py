@@ -33,13 +33,6 @@ from inbol_jax.sampling.sampler import Samples, decode, prefill
 from inbol_jax.sharding import COMPILER_OPTIONS
 
 
-class RefusalTokens(NamedTuple):
-    """The tokens that all responses begin with (mostly none), and those that then refuse."""
-
-    shared: Prompt
-    tokens: Prompt
-
-
 class FirstToken(NamedTuple):
     """f32[b] each: how much more probable a refusal is than the best other first token, in nats."""
 
@@ -62,8 +55,9 @@ class ForcedAnswer(NamedTuple):
     """Both as in `FirstToken`."""
 
 
-def refusal_tokens(encoder: TextEncoder, refusals: Sequence[str]) -> RefusalTokens:
-    """The tokens: the same for all questions, as all prompts end alike.
+def refusal_tokens(encoder: TextEncoder, refusals: Sequence[str]) -> tuple[Prompt, Prompt]:
+    """The tokens that all responses begin with (mostly none), and those that then refuse: the same
+    for all questions, as all prompts end alike.
 
     Raises:
       InbolError: if a refusal begins as an answer of one word does, so that its first token decides
@@ -81,7 +75,7 @@ def refusal_tokens(encoder: TextEncoder, refusals: Sequence[str]) -> RefusalToke
             "the model's tokenizer begins a refusal and an answer with the same token; "
             "choose other refusals"
         )
-    return RefusalTokens(texts[0][:start], tuple(sorted(firsts)))
+    return texts[0][:start], tuple(sorted(firsts))
 
 
 def first_token(logits: Float[Array, "b V"], tokens: Prompt) -> FirstToken:

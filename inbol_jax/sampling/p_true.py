@@ -7,7 +7,7 @@ Source: Kadavath et al. 2022 (arXiv 2207.05221), "Language Models (Mostly) Know 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +25,12 @@ from inbol_jax.sharding import COMPILER_OPTIONS
 VERDICTS = ("True", "False")
 
 
-class VerdictTokens(NamedTuple):
-    """The tokens that both words begin with, mostly none, and the first that differs in each."""
-
-    shared: Prompt
-    true: int
-    false: int
-
-
-def verdict_tokens(encoder: TextEncoder) -> VerdictTokens:
-    """The tokens of the two words: the same for all questions, as all prompts end alike."""
+def verdict_tokens(encoder: TextEncoder) -> tuple[Prompt, tuple[int, int]]:
+    """The tokens that both words begin with, mostly none, and the first that differs in each: the
+    same for all questions, as all prompts end alike."""
     true, false = (encoder.response("True or False?", word) for word in VERDICTS)
     first = next(i for i, (a, b) in enumerate(zip(true, false, strict=False)) if a != b)
-    return VerdictTokens(true[:first], true[first], false[first])
+    return true[:first], (true[first], false[first])
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=COMPILER_OPTIONS)
@@ -77,12 +70,11 @@ def self_evaluate(
       total: the number of questions.
     """
     encoder = make_text_encoder(checkpoint)
-    tokens = verdict_tokens(encoder)
-    words = jnp.array([tokens.true, tokens.false])
+    shared, words = verdict_tokens(encoder)
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label)
     batches = runner.run(
-        encode_prompts(encoder, questions, images, set_aside, suffix=tokens.shared),
-        functools.partial(probability_of_true, checkpoint.model, words=words),
+        encode_prompts(encoder, questions, images, set_aside, suffix=shared),
+        functools.partial(probability_of_true, checkpoint.model, words=jnp.array(words)),
         total,
     )
     for members, values in batches:

@@ -61,7 +61,7 @@ def evaluations(out):
 
 def test_the_words_part_at_their_first_different_token(tiny):
     encoder = make_text_encoder(tiny)
-    shared, true, false = verdict_tokens(encoder)
+    shared, (true, false) = verdict_tokens(encoder)
     for question in ("What is this?", "Is the answer true or false?"):
         for word, token in (("True", true), ("False", false)):
             assert encoder.response(question, word)[: len(shared) + 1] == (*shared, token)
@@ -72,9 +72,9 @@ def test_words_that_begin_alike(tiny):
     """A tokenizer may write a space, say, as a token of its own in front of both: the prompt goes
     on with it."""
     encoder = make_text_encoder(tiny)
-    tokens, response = verdict_tokens(encoder), encoder.response
+    (shared, words), response = verdict_tokens(encoder), encoder.response
     encoder.response = lambda question, word: (7, *response(question, word))
-    assert verdict_tokens(encoder) == tokens._replace(shared=(7, *tokens.shared))
+    assert verdict_tokens(encoder) == ((7, *shared), words)
 
 
 def test_probabilities_are_those_of_transformers(micro, small_world):
@@ -101,7 +101,7 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
         images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt"
     )
     assert len(set(inputs["attention_mask"].sum(1).tolist())) > 2
-    shared, *words = verdict_tokens(make_text_encoder(micro))
+    shared, words = verdict_tokens(make_text_encoder(micro))
     behind = torch.tensor([shared] * len(examples), dtype=torch.long)  # padded on the left
     inputs["input_ids"] = torch.cat([inputs["input_ids"], behind], 1)
     inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(behind)], 1)

@@ -70,7 +70,7 @@ def bias_of(folder):
 
 def test_the_bias_is_on_the_refusal_tokens_and_transformers_reads_it(tiny, copy):
     encoder = make_text_encoder(tiny)
-    tokens = refusal_tokens(encoder, SHORT_REFUSALS).tokens
+    _, tokens = refusal_tokens(encoder, SHORT_REFUSALS)
     end = encoder.prompt("Whatever else is asked?")[-1]
     about = json.loads((copy / "calibration.json").read_text())
     assert bias_of(copy) == [[[end, token], about["bias"]] for token in tokens]

@@ -12,7 +12,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.forced import (
-    RefusalTokens,
     answer_and_force,
     answer_both_ways,
     first_token,
@@ -27,7 +26,7 @@ TWICE = dataclasses.replace(GREEDY, n=2)
 
 @pytest.fixture(scope="module")
 def tokens(tiny):
-    return refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS).tokens
+    return refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS)[1]
 
 
 def both_ways(checkpoint, batch, tokens):
@@ -53,7 +52,7 @@ class Words:
 def test_what_every_response_begins_with_is_no_refusal_token():
     number = {w: 1 + sum(map(ord, w)) for w in ("I", "Sorry,")}
     found = refusal_tokens(Words(), ["I don't know.", "I am not sure.", "Sorry, no."])
-    assert found == RefusalTokens((0,), tuple(sorted(number.values())))
+    assert found == ((0,), tuple(sorted(number.values())))
 
 
 def test_the_decision_in_closed_form():

@@ -27,7 +27,7 @@ def test_greedy_with_a_bias_is_that_of_transformers(tiny, questions, images, tmp
     folder = shutil.copytree(TINY, tmp_path / "biased")
     file = folder / "generation_config.json"
     encoder = make_text_encoder(tiny)
-    refusals, end = refusal_tokens(encoder, SHORT_REFUSALS).tokens, tiny.config.eos_token_ids[0]
+    (_, refusals), end = refusal_tokens(encoder, SHORT_REFUSALS), tiny.config.eos_token_ids[0]
     bias = [[[token], 3.25] for token in refusals] + [[[end], -1.5]]
     # Some tokens in a row: what the first word is, and that it is not the last one.
     bias += [[[encoder.prompt("Is it red?")[-1], token], 4.0] for token in refusals]
