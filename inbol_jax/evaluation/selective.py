@@ -50,17 +50,14 @@ def value_curve(
     # the value changes by their sum of answered - refused.
     #     score 0.2 0.2 0.7, answered 1 -1 1, refused 0: gains 0 1, so the value / n is 0, 0, 1/3
     #     under the thresholds -0.8 (refuse all), 0.45 (answer two), 1.7 (answer all)
-    levels, place = np.unique(score, return_inverse=True)
-    n, finite = len(place), levels[np.isfinite(levels)]
-    gain = np.bincount(place, answered - refused, minlength=len(levels))
-    count = np.bincount(place, minlength=len(levels))
-    n_answered = np.concatenate([[0], np.cumsum(count)])[: len(finite) + 1]
-    value = refused.sum() + np.concatenate([[0.0], np.cumsum(gain)])[: len(finite) + 1]
+    levels, count, gain = _levels(score, answered - refused)
+    n_answered = np.concatenate([[0], np.cumsum(count)])
+    value = refused.sum() + np.concatenate([[0.0], np.cumsum(gain)])
     threshold = np.zeros(1)  # any, if the model refuses everything by itself
-    if len(finite):
-        middle = finite[:-1] + np.diff(finite) / 2
-        threshold = np.concatenate([[finite[0] - 1], middle, [finite[-1] + 1]])
-    return threshold, 1 - n_answered / n, value / n
+    if len(levels):
+        middle = levels[:-1] + np.diff(levels) / 2
+        threshold = np.concatenate([[levels[0] - 1], middle, [levels[-1] + 1]])
+    return threshold, 1 - n_answered / len(score), value / len(score)
 
 
 def best_threshold(score: np.ndarray, answered: np.ndarray, refused: np.ndarray) -> float:
@@ -91,9 +88,10 @@ def safe_threshold(
     """
     from scipy.stats import binom
 
-    count, wrong = map(np.cumsum, _levels(score, correct))  # up to each level
-    if not len(count):
+    levels, *numbers = _levels(score, ~correct)
+    if not len(levels):
         return None
+    count, wrong = map(np.cumsum, numbers)  # up to each level
     # 1 of 30 answers is wrong: if one in ten of all were, as few would be with probability 0.18.
     p = binom.cdf(wrong, count, risk)
     starts = np.searchsorted(count, np.multiply(STARTS, count[-1]))
@@ -104,7 +102,7 @@ def safe_threshold(
         steps = failed[0] if len(failed) else end - start
         last = start + steps - 1 if steps else last
         share = 0.0 if len(failed) else share
-    return None if last is None else float(np.unique(score)[last])
+    return None if last is None else float(levels[last])
 
 
 class Calibration(NamedTuple):
@@ -171,14 +169,13 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
     return float((rank[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
 
 
-def _levels(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """i64[k] and f64[k]: how many questions have each finite score, from the lowest on, and how
-    many of them are wrong."""
-    levels, place = np.unique(score, return_inverse=True)
+def _levels(score: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The finite scores from the lowest on, how many questions have each, and the sums of their
+    values: f64[k], i64[k] and f64[k]."""
+    levels, place, count = np.unique(score, return_inverse=True, return_counts=True)
     # The level of +inf is never answered, and comes last.
     k = int(np.isfinite(levels).sum())
-    count = np.bincount(place, minlength=len(levels))[:k]
-    return count, np.bincount(place, ~correct, minlength=len(levels))[:k]
+    return levels[:k], count[:k], np.bincount(place, values, minlength=len(levels))[:k]
 
 
 def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +185,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
       f64[k] each, from few answers to many: coverage, the share of all questions that is
       answered, and risk, the share of the answered ones that is answered wrongly.
     """
-    answered, wrong = map(np.cumsum, _levels(score, correct))  # up to each level
+    answered, wrong = map(np.cumsum, _levels(score, ~correct)[1:])  # up to each level
     return answered / len(score), wrong / answered
 
 
@@ -198,7 +195,7 @@ def aurc(score: np.ndarray, correct: np.ndarray) -> float | None:
     m counts the questions of finite score. Of equal scores the mean over all orders is taken, so
     that a score of few levels is neither favoured nor punished. None if m is 0.
     """
-    count, wrong = _levels(score, correct)
+    _, count, wrong = _levels(score, ~correct)
     # Scores 1 1 2, of which the first is wrong: 1/2 and 1/2 wrong in level 1, 0 in level 2. Errors
     # 0.5, 1, 1 over 1, 2, 3 answers: risks 0.5, 0.5, 0.33, whose mean is 0.44.
     # Within a level each further answer adds the level's own share of wrong ones.
