@@ -65,7 +65,11 @@ class Funnel:
             for attempt in range(len(self._generators)):
                 chains = {i: self._chain(start + i) for i in waiting if i not in kept}
                 turns = {i: g[attempt] for i, g in chains.items() if attempt < len(g)}
-                self._prepare([(chunk[i], generator) for i, generator in turns.items()])
+                self._context.prepared = {}
+                # Each generator prepares its examples in one call to the model.
+                for generator in {g.name: g for g in turns.values() if g.prepare}.values():
+                    own = [chunk[i] for i, g in turns.items() if g is generator]
+                    self._context.prepared |= generator.prepare(own, self._context)
                 for i, generator in turns.items():
                     if attempt == 0:
                         self._advance()
@@ -82,13 +86,6 @@ class Funnel:
         first, *others = (self._generators[(i + k) % n] for k in range(n))
         return [first, *(g for g in others if first.own_question and g.own_question)]
 
-    def _prepare(self, turns: Sequence[tuple[VQAExample, Generator]]) -> None:
-        """Each generator prepares its examples in one call to the model."""
-        self._context.prepared = {}
-        for generator in {g.name: g for _, g in turns if g.prepare}.values():
-            own = [example for example, g in turns if g is generator]
-            self._context.prepared |= generator.prepare(own, self._context)
-
     def _first_that_passes(
         self, example: VQAExample, generator: Generator, rng: np.random.Generator
     ) -> Candidate | None:
@@ -99,21 +96,15 @@ class Funnel:
             for proposal in generator.propose(example, self._context, rng):
                 # What filters reject is counted under them, and not as set aside.
                 cause, candidate = "", Candidate(example, proposal)
-                if self._passes(candidate):
+                rejecting = (name for name, f in FILTERS.items() if f(candidate, self._context))
+                if (name := next(rejecting, None)) is None:
                     return candidate
+                self.verdicts[proposal.generator, name] += 1
         except CannotPropose as error:
             cause = str(error)
         if cause:
             self.set_aside[generator.name, cause] += 1
         return None
-
-    def _passes(self, candidate: Candidate) -> bool:
-        """Whether no filter rejects the candidate; a rejection is counted."""
-        for name, rejects in FILTERS.items():
-            if rejects(candidate, self._context):
-                self.verdicts[candidate.proposal.generator, name] += 1
-                return False
-        return True
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         """The line of a question that is kept."""
