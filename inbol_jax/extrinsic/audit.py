@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from inbol_jax.artifacts import one_writer, read_jsonl, write_json
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder
+from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.extrinsic.config import AuditConfig
 from inbol_jax.extrinsic.files import KEPT, QUESTIONS, Header, read_header
 from inbol_jax.extrinsic.filters import FILTERS
@@ -24,6 +24,7 @@ from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.questions import Question
+from inbol_jax.records import VQAExample
 
 LEAST_QUESTIONS = 20  # of each class; with fewer, an AUC says nothing
 MAX_TEXTS = 10_000  # of each class, for the classifier
@@ -60,7 +61,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
     generated = [*read_jsonl(config.out / QUESTIONS, AuditedQuestion.from_json)]
     drawn = some(generated, rng)
-    text = text_shortcut(drawn, _answerable(dataset, rng), config.seed)
+    text = text_shortcut(drawn, answerable(dataset.examples, rng), config.seed)
     result = {name: getattr(header, name) for name in ("rows", "counts", "set_aside")}
     result |= {"text": text, "findings": list(findings(header, text))}
     write_json(config.out / "audit.json", result)
@@ -84,14 +85,10 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     return result
 
 
-def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[AuditedQuestion]:
+def answerable(examples: Sequence[VQAExample], rng: np.random.Generator) -> list[AuditedQuestion]:
     """Random questions that one image answers."""
-    questions = [
-        AuditedQuestion(e.id, e.images, e.question)
-        for e in dataset.examples
-        if e.answerable is not False and len(e.images) == 1
-    ]
-    return some(questions, rng)
+    own = [e for e in examples if e.answerable is not False and len(e.images) == 1]
+    return [AuditedQuestion(e.id, e.images, e.question) for e in some(own, rng)]
 
 
 def some(questions: Sequence[Any], rng: np.random.Generator) -> list[Any]:

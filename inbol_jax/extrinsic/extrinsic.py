@@ -127,7 +127,7 @@ def _check_tell(config: ExtrinsicConfig, pool: Sequence[VQAExample], file: Path)
     """
     questions = [*read_jsonl(file, audit.AuditedQuestion.from_json)]
     rng = np.random.default_rng(config.seed)
-    own = [audit.AuditedQuestion(e.id, e.images, e.question) for e in audit.some(pool, rng)]
+    own = audit.answerable(pool, rng)
     text = audit.text_shortcut(audit.some(questions, rng), own, config.seed)
     distinct = len({question.question for question in questions})
     line = f"{len(questions)} questions of {distinct} distinct sentences"
