@@ -54,11 +54,6 @@ def _keys(options: tuple[str, ...]) -> tuple[Callable[[str], str], dict[str, int
     return key, read
 
 
-def _is_letter(text: str, letters: str) -> bool:
-    letter = text.strip(" ().").lower()
-    return len(letter) == 1 and letter in letters
-
-
 def read_choice(text: str, options: Sequence[str]) -> int | None:
     """The option that a response chooses by its letter, or by a text that is the whole response or
     its first sentence; None if it chooses none.
@@ -68,7 +63,7 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     """
     letters = LETTERS[: len(options)].lower()
     key, keys = _keys(tuple(options))
-    if text in options and not _is_letter(text, letters):
+    if text in options and text.strip(" ().").lower() not in [*letters]:
         return options.index(text)
     text = text if "**" in "".join(options) else text.replace("**", "")  # bold in Markdown
     for said in (text, _BEFORE.sub("", text)):
