@@ -3,6 +3,7 @@
 All images of the project are opened here.
 """
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -10,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -149,6 +150,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def data_uri(image: Image.Image, **options: Any) -> str:
+    """The image as a PNG data URI; `options` are those of Pillow's encoder."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def pixel_hash(image: Image.Image) -> bytes:

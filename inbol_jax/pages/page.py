@@ -1,7 +1,5 @@
 """HTML pages from templates that escape everything, and images as data URIs."""
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +8,7 @@ import jinja2
 
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.data.folder import Unusable, image_check
-from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.data.images import ImageError, data_uri, load_image
 
 MAX_SIDE = 256  # pixels of an image
 MAX_TEXT = 300  # characters of a question or an answer on a card
@@ -68,7 +66,5 @@ def embed(folder: Path | None, image: str) -> EmbeddedImage:
     except ImageError as error:
         return EmbeddedImage(note=error.cause)
     pixels.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    pixels.save(buffer, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    uri = data_uri(pixels, optimize=True)
     return EmbeddedImage(uri, small=max(pixels.size) < MAX_SIDE // 2)

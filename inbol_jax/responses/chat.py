@@ -1,8 +1,6 @@
 """The layout of OpenAI's chat completions: a question as messages, and the answers of a reply."""
 
-import base64
 import dataclasses
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from inbol_jax.data.images import load_image
+from inbol_jax.data.images import data_uri, load_image
 
 THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 
@@ -55,17 +53,11 @@ def make_messages(question: ChatQuestion) -> Messages:
     """
     content: Any = question.text
     if question.images:
-        urls = [{"url": _data_uri(image)} for image in question.images]
+        urls = [{"url": data_uri(load_image(image), compress_level=1)} for image in question.images]
         content = [{"type": "image_url", "image_url": url} for url in urls]
         content.append({"type": "text", "text": question.text})
     system = [{"role": "system", "content": question.system}] if question.system else []
     return [*system, {"role": "user", "content": content}]
-
-
-def _data_uri(image: Path) -> str:
-    buffer = io.BytesIO()
-    load_image(image).save(buffer, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # The fields of a reply that are read.
