@@ -35,26 +35,24 @@ def image_folder(file: Path, images: Path | None) -> Path:
 def image_check(root: Path) -> Callable[[str], None]:
     """A function that raises `Unusable` for an image that is missing, empty or outside the folder.
 
-    Many questions share an image, so each image is looked at once.
+    Many questions share an image, so each image that can be used is looked at once.
     """
     root = root.resolve()
 
     @functools.cache
-    def fault(image: str) -> tuple[str, str] | None:
+    def check(image: str) -> None:
         if Path(image).is_absolute():
-            return "image path absolute", image
+            raise Unusable("image path absolute", image)
         try:
             path = (root / image).resolve()
             if not path.is_relative_to(root):  # by `..`, or through a symbolic link
-                return "image outside the folder", f"it is {path}"
+                raise Unusable("image outside the folder", f"it is {path}")
             if path.is_file():
-                return None if path.stat().st_size else ("image empty", str(path))
+                if path.stat().st_size:
+                    return
+                raise Unusable("image empty", str(path))
         except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
             path = root / image
-        return "image missing", f"looked for {path}"
-
-    def check(image: str) -> None:
-        if found := fault(image):
-            raise Unusable(*found)
+        raise Unusable("image missing", f"looked for {path}")
 
     return check
