@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from inbol_jax.artifacts import parse_json
+import msgspec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,5 +27,4 @@ class Table:
     @classmethod
     def read(cls, file: Path) -> "Table":
         """A table from a JSON file, as the benchmarks write it."""
-        fields = parse_json(file.read_bytes())
-        return cls(fields["caption"], fields["columns"], fields["rows"])
+        return msgspec.json.decode(file.read_bytes(), type=cls)
