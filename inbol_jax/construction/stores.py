@@ -56,10 +56,9 @@ def find_stores(config: BuildConfig) -> Stores:
             f"{folder} holds no store of confidences; run `inbol confidence --out {config.out}` "
             "first"
         )
-    first, *others = [store_settings(file) for file in files]
-    may_differ = {"data": "", "seed": 0}
-    for file, other in zip(files[1:], others, strict=True):
-        if different := changes(first | may_differ, other | may_differ):
+    first, may_differ = store_settings(files[0]), {"data": "", "seed": 0}
+    for file in files[1:]:
+        if different := changes(first | may_differ, store_settings(file) | may_differ):
             made = "; ".join(different.values())
             raise InbolError(f"{files[0]} was made with {made} in {file}: {HINT}")
     opened = [Samples.open(file) for file in files]
