@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import json_line, one_writer, write_atomically
+from inbol_jax.artifacts import atomic_lines, json_line, one_writer, write_atomically
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import Stage
@@ -34,16 +34,15 @@ def export(config: ExportConfig) -> Path:
     settings = {"split": config.split, "n": config.n, "seed": config.seed, "world": WORLD_VERSION}
     with Stage(file, "world export", settings) as stage:
         if not stage.finished:
-            rows = []
-            with progress(f"drawing {config.split}", config.n, "images") as advance:
+            label = f"drawing {config.split}"
+            with progress(label, config.n, "images") as advance, atomic_lines(file) as lines:
                 for example, picture in examples(config.split, config.n, config.seed):
                     png = io.BytesIO()
                     Image.fromarray(picture).save(png, "PNG", compress_level=1)
                     write_atomically(config.out / example.image, png.getvalue(), sync=False)
-                    rows.append(example.to_json())
+                    lines.write(json_line(example.to_json()))
                     advance()
-            write_atomically(file, "".join(map(json_line, rows)))
-            stage.finish(len(rows))
+            stage.finish(config.n)
     say(f"{config.n} questions of the world's {config.split} split -> {config.out}")
     return config.out
 
