@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
+from inbol_jax.answers import AnswerStore, Asker, ImageHashes, Row, from_row, to_row
 from inbol_jax.confidence.estimate import REMEDY
 from inbol_jax.confidence.sample_warnings import cut_warning
 from inbol_jax.data.vqa import VQADataset
@@ -120,11 +120,11 @@ def ask(
 
 def judged_row(example: VQAExample, row: Row) -> Row:
     """The columns of a prediction, and whether it was cut."""
-    said = _first(row)
+    said = from_row(row, 1)[0][0]
     judged = example.to_json() | {"forced": None}  # a column of that name is the dataset's own
     judged |= {"prediction": said.text, "outcome": outcome(example, said.text), "cut": said.cut}
     if "forced" in row:
-        answer = _first(row["forced"])
+        answer = from_row(row["forced"], 1)[0][0]
         judged["forced"] = {
             "prediction": answer.text,
             "outcome": outcome(example, answer.text),
@@ -133,9 +133,3 @@ def judged_row(example: VQAExample, row: Row) -> Row:
             "margin": row["margin"],
         }
     return judged
-
-
-def _first(row: Row) -> Generation:
-    """The only response of a greedy answer."""
-    ((said, _),) = from_row(row, 1)
-    return said
