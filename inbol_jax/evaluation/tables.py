@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from inbol_jax.evaluation.metrics import (
     GROUPS,
-    Difference,
     Metrics,
     Scores,
     best_baseline,
@@ -120,20 +119,17 @@ def difference_table(metrics: Metrics) -> Table:
     rows: dict[tuple[str, str, str], list[str]] = {}  # a row per pair, a cell per group
     for d in sorted(metrics.differences, key=lambda d: d.domain):
         change = f"{DOMAIN_LABELS[d.domain]}: {metrics.label(d.b)} {MINUS} {metrics.label(d.a)}"
-        rows.setdefault((d.domain, d.a, d.b), [change]).append(_marked(d))
+        cell = NONE
+        if d.diff is not None:
+            number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
+            cell = f"{number}{MARKS[d.verdict]} {interval}"
+        rows.setdefault((d.domain, d.a, d.b), [change]).append(cell)
     caption = (
         "Paired differences of T, with 95% intervals. "
         "▲: the interval lies above 0, so T is better; ▼: it lies below 0, so T is worse. "
         f"Fewer than {MIN_QUESTIONS} questions, or changes that are all alike, have no mark"
     )
     return Table(caption, ("Change", *map(short_label, GROUPS)), list(rows.values()))
-
-
-def _marked(d: Difference) -> str:
-    if d.diff is None:
-        return NONE
-    number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
-    return f"{number}{MARKS[d.verdict]} {interval}"
 
 
 def baseline_tables(metrics: Metrics) -> list[Table]:
