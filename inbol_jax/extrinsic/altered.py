@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from PIL import Image
 
 from inbol_jax.answers import Generation
 from inbol_jax.artifacts import atomically, fingerprint, writing
 from inbol_jax.data.images import ImageError, load_image
-from inbol_jax.extrinsic.generators import CannotPropose, Context, Proposal, about
+from inbol_jax.extrinsic.generators import CannotPropose, Context, Proposal
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.vqa_accuracy import answer_key
@@ -63,7 +64,7 @@ def _altered(example: VQAExample, context: Context, alter: Alter, folder: Path) 
     for j, altered in enumerate(alter(example, image)):
         file = folder / f"{fingerprint(example.id)}-{j}.png"
         altered.save(file, compress_level=1)
-        asked.append(about(example, str(file), f"{example.id} {j}"))
+        asked.append(structs.replace(example, id=f"{example.id} {j}", images=(str(file),)))
     return asked
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from inbol_jax.answers import Generation, ImageHashes
@@ -67,11 +66,6 @@ class CannotPropose(Exception):
 # A vision-language model: from questions with distinct ids, and a label for what is said meanwhile,
 # to its most probable answers in their order. It is None of what it could not be asked.
 Answerer = Callable[[Sequence[VQAExample], str], list[Generation | None]]
-
-
-def about(example: VQAExample, image: str, id: str) -> VQAExample:
-    """The example's question about another image."""
-    return msgspec.structs.replace(example, id=id, images=(image,))
 
 
 @dataclasses.dataclass
