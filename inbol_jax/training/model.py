@@ -23,7 +23,6 @@ from inbol_jax.models.loading import (
 )
 from inbol_jax.models.lora import LoraConfig, init_lora, trainable_params
 from inbol_jax.models.processor import make_text_encoder
-from inbol_jax.models.stacking import stack_layers, unstack_layers
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
 from inbol_jax.prompts import BARE, Prompt, header_prompt, tell_prompt, write_prompt
@@ -90,6 +89,8 @@ def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
     if config.runtime.scan_layers:
+        from inbol_jax.models.stacking import stack_layers
+
         variables = stack_layers(variables, checkpoint.config)
     model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables, prompt=prompt)
@@ -181,7 +182,11 @@ def save_trained(checkpoint: Checkpoint, config: RunConfig, state: TrainState, l
     loaded = flatten_dict(dict(checkpoint.variables), sep="/")
     trained = {path: x.astype(loaded[path].dtype) for path, x in state.params.items()}
     check_weights(trained, f"{label}: no model is saved, lower --learning-rate")
-    variables = unstack_layers(merge_variables(trained, loaded), checkpoint.config)
+    variables = merge_variables(trained, loaded)
+    if config.runtime.scan_layers:
+        from inbol_jax.models.stacking import unstack_layers
+
+        variables = unstack_layers(variables, checkpoint.config)
     folder = config.out / "model"
     save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
     if is_main():
