@@ -141,7 +141,7 @@ def _runs(
     for line in scope.values():
         called = line.called
         if line.opcode == "while":
-            steps = _steps(line, computations) or trips
+            steps = _steps(line, scope, computations) or trips
             asked = line.attribute(r"condition=%?([\w.\-]+)")
             for part in (asked, called):
                 if part in computations:
@@ -164,9 +164,9 @@ def _heaviest(
     yield from max(parts, key=lambda part: sum(run.count * moved(run) for run in part), default=[])
 
 
-def _steps(loop: Instruction, computations: Mapping[str, Computation]) -> int:
-    """How often a loop runs: what XLA wrote, or what follows of a counter from 0 on that stays
-    below a constant; 0 if neither is known."""
+def _steps(loop: Instruction, scope: Computation, computations: Mapping[str, Computation]) -> int:
+    """How often a loop runs: what XLA wrote, or what follows of a counter that stays below a
+    constant; 0 if neither is known."""
     if known := loop.attribute(r'known_trip_count":\{"n":"(\d+)"'):
         return int(known)
     condition = computations.get(loop.attribute(r"condition=%?([\w.\-]+)"), {})
@@ -181,7 +181,16 @@ def _steps(loop: Instruction, computations: Mapping[str, Computation]) -> int:
     added = body.get(next_state.operands[int(place)]) if next_state and place else None
     values = [body[name] for name in added.operands if name in body] if added else []
     step = next((int(x.operands[0]) for x in values if x.opcode == "constant"), 1)
-    return -(-int(limit.operands[0]) // step)
+    return -(-(int(limit.operands[0]) - _start(loop, scope, int(place))) // step)
+
+
+def _start(loop: Instruction, scope: Computation, place: int) -> int:
+    """Where a loop's counter starts: at 1 if XLA put the first turn before the loop."""
+    state = scope.get(loop.operands[0]) if loop.operands else None
+    value = scope.get(state.operands[place]) if state and state.opcode == "tuple" else None
+    while value and value.opcode in ("copy", "bitcast"):
+        value = scope.get(value.operands[0])
+    return int(value.operands[0]) if value and value.opcode == "constant" else 0
 
 
 def _root(computation: Computation) -> Instruction | None:
@@ -294,14 +303,17 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
     """The collectives of a compiled program, one in a loop once, with its count.
 
     On a TPU a collective that runs beside other work stands in several fusions with the same
-    channel; it comes once as well. Between slices its chips send to their hosts and receive from
-    them.
+    channel, and counts where it is started: a loop's first turn may stand before the loop, with the
+    channels of the others. Between slices chips send to their hosts and receive from them.
 
     Args:
       trips: as in `runs`.
     """
-    channels = set()
-    for run in runs(text, trips):
+    channels: set[tuple[int, str]] = set()
+    lines = list(runs(text, trips))
+    # Channels of collectives of which one fusion says that it starts them
+    started = {_channel(line) for run in lines if _starts(run) for line in run.fused.values()}
+    for run in lines:
         for line in (run.line, *run.fused.values()):
             operation = line.opcode.removesuffix("-start")
             between = line.attribute(r'_xla_megascale_transfer_type="(\w+)"')
@@ -310,10 +322,13 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
                 yield Collective(kind, result.dtype, result.dims, (), run.count, _slices(line))
             if operation not in OPERATIONS:
                 continue
-            channel = line.attribute(r"channel_id=(\d+)")
+            number = _channel(line)
+            if run.fused and number in started and not _starts(run):
+                continue
+            channel = id(run.scope), number
             if channel in channels:
                 continue
-            channels |= {channel} - {""}
+            channels |= {channel} if number else set()
             shapes, root = _results(line, operation), _root(run.fused)
             sliced = root is not None and root.opcode == "dynamic-slice"
             # So a TPU writes reduce-scatter: all that comes of the sum is a slice of it.
@@ -321,6 +336,14 @@ def collectives(text: str, trips: int = 1) -> Iterator[Collective]:
                 operation, shapes = "reduce-scatter", root.shapes
             for shape in shapes:
                 yield Collective(operation, shape.dtype, shape.dims, _group(line), run.count)
+
+
+def _channel(line: Instruction) -> str:
+    return line.attribute(r"channel_id=(\d+)")
+
+
+def _starts(run: Run) -> bool:
+    return any("AsyncCollectiveStart" in line.attributes for line in run.fused.values())
 
 
 def _results(line: Instruction, operation: str) -> list[Shape]:

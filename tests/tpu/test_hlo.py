@@ -76,6 +76,39 @@ def test_collectives_with_their_groups_and_counts():
     assert [c.where(SIZES) for c in found] == [f"along {axes}" for axes in ways]
 
 
+def test_the_first_turn_of_a_loop_may_stand_before_it():
+    """With the same channels; the counter then starts at 1."""
+    gather = "all-gather(%x), channel_id=7, replica_groups={{0,1}}"
+    text = f"""
+%body (s: (bf16[8], s32[])) -> (bf16[8], s32[]) {{
+  %s = (bf16[8]{{0}}, s32[]) parameter(0)
+  %x = bf16[8]{{0}} get-tuple-element(%s), index=0
+  %i = s32[] get-tuple-element(%s), index=1
+  %g = bf16[16]{{0}} {gather}
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  ROOT %t = (bf16[8]{{0}}, s32[]) tuple(%x, %next)
+}}
+
+%below (s: (bf16[8], s32[])) -> pred[] {{
+  %s2 = (bf16[8]{{0}}, s32[]) parameter(0)
+  %j = s32[] get-tuple-element(%s2), index=1
+  %n = s32[] constant(32)
+  ROOT %l = pred[] compare(%j, %n), direction=LT
+}}
+
+ENTRY %main (x: bf16[8]) -> (bf16[8], s32[]) {{
+  %x = bf16[8]{{0}} parameter(0)
+  %peeled = bf16[16]{{0}} {gather}
+  %first = s32[] constant(1)
+  %copied = s32[] copy(%first)
+  %d = (bf16[8]{{0}}, s32[]) tuple(%x, %copied)
+  ROOT %w = (bf16[8]{{0}}, s32[]) while(%d), condition=%below, body=%body
+}}
+"""
+    assert [c.count for c in collectives(text)] == [1, 31]
+
+
 def test_a_sum_of_which_a_slice_is_kept_is_a_reduce_scatter():
     text = """
 %all-reduce-scatter (input: f32[1024,32]) -> f32[256,32] {
